@@ -1,0 +1,41 @@
+"""The command line, `zeroetl`: one module a command, imported when it is asked for so that `--help` stays quick."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+_COMMANDS = {
+    "demo": "Run the whole path on this machine and watch it in Dagster's UI.",
+    "grants": "Print the SQL that gives the Redshift identities their rights.",
+    "local": "The embedded AWS: start, stop, look, load sample data.",
+}
+
+
+class _Lazy(click.Group):
+    """Lists the commands without importing them; `zeroetl x` imports `zeroetl_dagster.cli.x` and runs its `command`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"zeroetl_dagster.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(_COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="zeroetl-dagster")
+def main() -> None:
+    """Orchestrate AWS zero-ETL integrations and RDS snapshot exports with Dagster.
+
+    \b
+    Try it without an account:   zeroetl demo
+    Only the embedded AWS:       zeroetl local up --detach && eval "$(zeroetl local env)"
+    """
