@@ -1,0 +1,252 @@
+"""What a user may say about one snapshot export: source, destination, tables, catalogue, schedule, waiting.
+
+The rules checked here are those that AWS would refuse (or silently misread) hours later, so that a bad value is one
+message at load time. Sources: RDS API reference, `StartExportTask`; Aurora guide, "Considerations for DB cluster
+snapshot exports".
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Engine = Literal["aurora-postgresql", "aurora-mysql", "postgres", "mysql", "mariadb"]
+SnapshotType = Literal["automated", "manual", "awsbackup", "shared", "public"]
+
+# "Partial export only if names use A-Z a-z 0-9 $ _" (Considerations for DB cluster snapshot exports).
+_PARTIAL_EXPORT_NAME = re.compile(r"[A-Za-z0-9$_]+")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_GLUE_NAME = re.compile(r"[a-z0-9_]{1,255}")
+_MAX_EXPORT_ONLY_BYTES = 200 * 1024
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ExportSource(_Settings):
+    """The database whose snapshots are exported: an Aurora cluster or an RDS instance.
+
+    `aws` names another `connections` account when the database lives in one that is not the analytics account (its
+    `assume_role` is used to look for snapshots and to start, watch and cancel the task, which lives there).
+    """
+
+    cluster: str | None = None
+    instance: str | None = None
+    engine: Engine
+    database: str = Field(min_length=1)
+    aws: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ExportSource:
+        if (self.cluster is None) == (self.instance is None):
+            raise ValueError("give exactly one of `cluster` (Aurora, Multi-AZ cluster) and `instance` (RDS instance)")
+        if self.instance is not None and self.engine.startswith("aurora"):
+            raise ValueError(f"engine {self.engine} has cluster snapshots: name the `cluster`, not the `instance`")
+        return self
+
+    @property
+    def is_cluster(self) -> bool:
+        return self.cluster is not None
+
+    @property
+    def identifier(self) -> str:
+        """The cluster's or instance's own identifier."""
+        return self.cluster or self.instance or ""
+
+    @property
+    def is_mysql(self) -> bool:
+        """MySQL and MariaDB have no schemas: a table is `table`, exported below `database/database.table/`."""
+        return self.engine in ("aurora-mysql", "mysql", "mariadb")
+
+
+class CrawlerSettings(_Settings):
+    """A Glue crawler that reads the exports.
+
+    `manage: create` makes it and keeps its settings as this project needs them; `adopt` uses one made elsewhere, checks
+    its settings and changes nothing but its targets. It crawls into `database` of its own (default: the catalogue's
+    name with `_crawl` appended), from which the tables of the catalogue take their columns: see `exports.crawler`.
+    """
+
+    name: str = Field(min_length=1, max_length=255)
+    role: str | None = None
+    manage: Literal["create", "adopt"] = "create"
+    database: str | None = None
+
+    @model_validator(mode="after")
+    def _role_to_create(self) -> CrawlerSettings:
+        if self.manage == "create" and not self.role:
+            raise ValueError("`role` is needed to create the crawler (name or ARN of a role for glue.amazonaws.com)")
+        return self
+
+
+class CatalogueSettings(_Settings):
+    """Where the tables appear. `register` reads the export's own manifest (no DPU); `crawler` asks a Glue crawler."""
+
+    mode: Literal["register", "crawler"] = "register"
+    database: str
+    crawler: CrawlerSettings | None = None
+    partition_key: str = "snapshot_date"
+    names: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("database", "partition_key")
+    @classmethod
+    def _lower_case(cls, value: str) -> str:
+        return _glue_name(value)
+
+    @field_validator("names")
+    @classmethod
+    def _names_lower_case(cls, value: dict[str, str]) -> dict[str, str]:
+        return {table: _glue_name(name) for table, name in value.items()}
+
+    @model_validator(mode="after")
+    def _crawler_where_needed(self) -> CatalogueSettings:
+        if self.mode == "crawler" and self.crawler is None:
+            raise ValueError("`mode: crawler` needs `crawler:` with its `name` and `role`")
+        if self.mode == "register" and self.crawler is not None:
+            raise ValueError("`crawler:` is given, but `mode` is register: set `mode: crawler` or leave `crawler:` out")
+        if self.crawler is not None and self.crawler_database == self.database:
+            raise ValueError("`crawler.database` must differ from `database`: the crawler's tables live for one export")
+        return self
+
+    @property
+    def crawler_database(self) -> str:
+        """The database the crawler writes to."""
+        return (self.crawler.database if self.crawler else None) or f"{self.database}_crawl"
+
+
+class ExportSchedule(_Settings):
+    """When the day's export is asked for. The partition is the day it is in `time_zone` at that moment."""
+
+    cron: str = "0 16 * * *"
+    timezone: str = "UTC"
+    default_status: Literal["RUNNING", "STOPPED"] = "STOPPED"
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        return _time_zone(value)
+
+
+class ExportWait(_Settings):
+    """How the export is waited for: in the run, or by the completion sensor after the run has ended.
+
+    `timeout_seconds` counts from the run's first look; a timeout never cancels the task (a retry finds it again).
+    `on_termination` says what a terminated run does with the task it waits for.
+    """
+
+    mode: Literal["run", "sensor"] = "run"
+    timeout_seconds: int = Field(default=6 * 3600, ge=60, le=7 * 24 * 3600)
+    on_termination: Literal["cancel", "leave"] = "cancel"
+    sensor_status: Literal["RUNNING", "STOPPED"] = "RUNNING"
+
+
+class SnapshotExportSettings(_Settings):
+    """One snapshot export. Raises (through `settings.errors.parse`) one message that names the YAML path."""
+
+    name: str
+    aws: str
+    athena: str | None = None
+    source: ExportSource
+    bucket: Annotated[str, Field(min_length=3, max_length=63)]
+    prefix: str = ""
+    kms_key: str = Field(min_length=1)
+    export_role: str
+    tables: Literal["all"] | tuple[str, ...] = "all"
+    snapshot_types: tuple[SnapshotType, ...] = Field(default=("automated", "manual"), min_length=1)
+    catalogue: CatalogueSettings
+    retention_days: int | None = Field(default=None, ge=1)
+    schedule: ExportSchedule | None = ExportSchedule()
+    time_zone: str = "UTC"
+    start_date: date
+    wait: ExportWait = ExportWait()
+
+    @field_validator("name")
+    @classmethod
+    def _asset_key_part(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError(f"{value!r} begins asset keys: letters, digits and _ only, not beginning with a digit")
+        return value
+
+    @field_validator("prefix")
+    @classmethod
+    def _no_colon(cls, value: str) -> str:
+        if ":" in value:
+            raise ValueError(f"{value!r}: exports do not support a colon in the S3 prefix")
+        if "//" in value:
+            raise ValueError(f"{value!r}: an empty folder name in the S3 prefix makes paths that Glue cannot read")
+        return value.strip("/")
+
+    @field_validator("export_role")
+    @classmethod
+    def _role_arn(cls, value: str) -> str:
+        if not re.fullmatch(r"arn:aws[a-z-]*:iam::\d{12}:role/.+", value):
+            raise ValueError(f"{value!r} is not a role ARN (arn:aws:iam::123456789012:role/NAME)")
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        return _time_zone(value)
+
+    @field_validator("tables")
+    @classmethod
+    def _no_duplicates(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if isinstance(value, tuple):
+            twice = sorted({table for table in value if value.count(table) > 1})
+            if twice:
+                raise ValueError(f"{', '.join(twice)}: listed twice")
+            if not value:
+                raise ValueError("an empty list exports nothing: list tables, or say `all`")
+        return value
+
+    @model_validator(mode="after")
+    def _tables_can_be_exported(self) -> SnapshotExportSettings:
+        if self.tables == "all":
+            return self
+        form, parts = ("table", 1) if self.source.is_mysql else ("schema.table", 2)
+        for table in self.tables:
+            names = table.split(".")
+            if len(names) != parts:
+                raise ValueError(f"tables: {table!r} must be written `{form}` for engine {self.source.engine}")
+            for name in (self.source.database, *names):
+                if not _PARTIAL_EXPORT_NAME.fullmatch(name):
+                    raise ValueError(
+                        f"tables: {name!r} in {table!r}: AWS exports chosen tables only where every name uses A-Z a-z "
+                        "0-9 $ _; say `tables: all` (partial exports cost the same as full ones)"
+                    )
+        size = sum(len(item.encode()) for item in self.export_only)
+        if size > _MAX_EXPORT_ONLY_BYTES:
+            raise ValueError(f"tables: the list is {size:,} bytes, ExportOnly may hold 200 KB; say `tables: all`")
+        return self
+
+    @property
+    def export_only(self) -> tuple[str, ...]:
+        """ExportOnly of `start_export_task`, sorted; empty where a name's characters forbid a partial export."""
+        if self.tables == "all":
+            whole = _PARTIAL_EXPORT_NAME.fullmatch(self.source.database)
+            return (self.source.database,) if whole else ()
+        return tuple(sorted(f"{self.source.database}.{table}" for table in self.tables))
+
+    @property
+    def source_aws(self) -> str:
+        """Name of the account connection in which snapshots and export tasks live."""
+        return self.source.aws or self.aws
+
+
+def _time_zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{value!r} is not a time zone name such as UTC, Asia/Tokyo or Europe/Berlin") from error
+    return value
+
+
+def _glue_name(value: str) -> str:
+    if not _GLUE_NAME.fullmatch(value):
+        raise ValueError(f"{value!r}: names in Glue and Athena are lower-case letters, digits and _ only")
+    return value
