@@ -54,8 +54,8 @@ def build_app(
 ) -> WSGIApplication:
     """An application that dispatches by the service name in the credential scope ("rds", "monitoring", "s3", ...).
 
-    `account_of` maps the access key of an assumed role to its account; a key it does not know is of
-    `default_account`.
+    `account_of` maps an access key to its account (None: `default_account`) and raises `AwsError` for a key that may
+    not call: unknown, or of a session that has ended.
     """
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -69,7 +69,11 @@ def build_app(
             missing = AwsError("MissingAuthenticationToken", "Missing Authentication Token", 403)
             return _refuse(environ, start, "", missing, request_id)
         key, region, service = scope
-        environ[CALLER] = Caller(key, account_of(key) or default_account, region, service, request_id)
+        try:
+            account = account_of(key) or default_account
+        except AwsError as error:
+            return _refuse(environ, start, service, _as_service_says(error, service), request_id)
+        environ[CALLER] = Caller(key, account, region, service, request_id)
         found = services.get(service)
         if found is None:
             return _refuse(environ, start, service, _unknown(environ, service, services), request_id)
@@ -143,6 +147,16 @@ def _with_ids(headers: list[tuple[str, str]], request_id: str) -> list[tuple[str
         ("Date", formatdate(usegmt=True)),
     ]
     return headers + [(name, value) for name, value in extra if name.lower() not in present]
+
+
+def _as_service_says(error: AwsError, service: str) -> AwsError:
+    """The code of a refused key, which differs between AWS's protocols."""
+    codes = {
+        "json": {"ExpiredToken": "ExpiredTokenException", "InvalidClientTokenId": "UnrecognizedClientException"},
+        "rest-xml": {"InvalidClientTokenId": "InvalidAccessKeyId"},
+    }
+    code = codes.get(_protocol(service) or "", {}).get(error.code, error.code)
+    return AwsError(code, error.message, error.http_status)
 
 
 def _unknown(environ: WSGIEnvironment, service: str, services: Mapping[str, object]) -> AwsError:
