@@ -58,7 +58,7 @@ def running(folder: DataFolder) -> Running | None:
     """The server of this data folder, if its process lives and it answers."""
     with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, TypeError, KeyError):
         found = Running(**json.loads(folder.server_file.read_text()))
-        if _is_ours(found.pid, folder) and _answers(found.port):
+        if _is_ours(found.pid, folder) and answers(found.port):
             return found
     return None
 
@@ -267,7 +267,7 @@ def _is_ours(pid: int, folder: DataFolder) -> bool:
     return False
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False
@@ -277,7 +277,7 @@ def _last_port(folder: DataFolder) -> int | None:
     """The port of last time, if free: clients' settings stay true over a restart."""
     path = folder.root / "port"
     port = int(path.read_text()) if path.exists() else None
-    if port is not None and _answers(port):
+    if port is not None and answers(port):
         port = None
     return port
 
