@@ -1,0 +1,5 @@
+"""What a user writes in YAML: `type: zeroetl_dagster.components.<Name>`. Thin classes; the work is in the rooms."""
+
+from zeroetl_dagster.components.connections import Connections
+
+__all__ = ["Connections"]

@@ -56,6 +56,11 @@ class Aws:
                     ) from None
             return self._clients[service]
 
+    def session(self) -> Any:
+        """The boto3 session itself, for libraries that want one (PyAthena)."""
+        with self._lock:
+            return self._made_session()
+
     @property
     def region(self) -> str:
         """The Region in force."""

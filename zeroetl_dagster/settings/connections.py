@@ -30,7 +30,7 @@ class AwsAccount(Settings):
 
 
 class Identity(Settings):
-    """How to log in to Redshift: temporary IAM credentials, a secret, or a user whose password the environment holds."""
+    """How to log in to Redshift: temporary IAM credentials, a secret, or a user and an environment variable."""
 
     iam: Literal[True] | None = None
     secret: str | None = Field(None, min_length=1, description="`namespace`: the admin secret AWS manages; or an ARN")

@@ -1,0 +1,104 @@
+"""Athena through PyAthena: statements with their statistics, stopped when their run is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zeroetl_dagster.connections.aws import Aws, explained
+from zeroetl_dagster.connections.redshift import Rows
+from zeroetl_dagster.settings.connections import AthenaConnection
+
+
+class AthenaError(Exception):
+    """The query failed or could not be started; `query_id` is known once Athena gave one."""
+
+    def __init__(self, message: str, query_id: str | None = None) -> None:
+        super().__init__(message)
+        self.query_id = query_id
+
+
+@dataclass(frozen=True)
+class AthenaResult:
+    """Rows (none for DDL) and what the query cost. Bytes as Athena counts them, times in milliseconds."""
+
+    rows: Rows
+    query_id: str
+    scanned_bytes: int
+    duration_ms: int
+    queue_ms: int
+    reused: bool
+
+
+class Athena:
+    """One workgroup, as a named connection describes it."""
+
+    def __init__(self, settings: AthenaConnection, aws: Aws, name: str = "athena") -> None:
+        self.settings = settings
+        self.aws = aws
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Athena({self.name!r})"
+
+    def query(
+        self, sql: str, params: Sequence[Any] = (), *, database: str | None = None, reuse_minutes: int = 0
+    ) -> AthenaResult:
+        """Run one statement and fetch its rows. Parameters are bound by Athena itself, written `?`.
+
+        `reuse_minutes` > 0 lets Athena answer from a result of that age. Raises `AthenaError`.
+        """
+        return self._run(sql, params, database or self.settings.database, reuse_minutes, fetch=True)
+
+    def execute(self, sql: str, params: Sequence[Any] = (), *, database: str | None = None) -> AthenaResult:
+        """Run one statement that returns no rows worth reading (DDL, CTAS, INSERT)."""
+        return self._run(sql, params, database or self.settings.database, 0, fetch=False)
+
+    def _run(self, sql: str, params: Sequence[Any], database: str, reuse_minutes: int, *, fetch: bool) -> AthenaResult:
+        import pyathena
+
+        cursor = self._connect(database).cursor()
+        try:
+            with explained(self.aws.name):
+                cursor.execute(
+                    sql,
+                    [str(value) for value in params] or None,
+                    paramstyle="qmark",
+                    result_reuse_enable=reuse_minutes > 0,
+                    result_reuse_minutes=reuse_minutes or 60,
+                )
+        except pyathena.Error as error:
+            where = f"Athena connection {self.name} (workgroup {self.settings.workgroup})"
+            raise AthenaError(f"{where}: {error}", getattr(cursor, "query_id", None)) from None
+        except Exception:
+            raise
+        except BaseException:
+            if getattr(cursor, "query_id", None):
+                cursor.cancel()
+            raise
+        columns = tuple(column[0] for column in cursor.description or ())
+        rows = [tuple(row) for row in cursor.fetchall()] if fetch and columns else []
+        return AthenaResult(
+            Rows(columns, rows),
+            str(cursor.query_id),
+            int(cursor.data_scanned_in_bytes or 0),
+            int(cursor.total_execution_time_in_millis or 0),
+            int(cursor.query_queue_time_in_millis or 0),
+            bool(cursor.reused_previous_result),
+        )
+
+    def _connect(self, database: str) -> Any:
+        import pyathena
+
+        # PyAthena asks for a staging directory or a workgroup; the workgroup's own location wins where it is enforced.
+        return pyathena.connect(
+            s3_staging_dir=self.settings.output_location,
+            work_group=self.settings.workgroup,
+            schema_name=database,
+            catalog_name=self.settings.catalog,
+            region_name=self.aws.region,
+            session=self.aws.session(),
+            poll_interval=0.5,
+            kill_on_interrupt=True,
+        )
