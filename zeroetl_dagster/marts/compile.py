@@ -135,10 +135,10 @@ def _compile(model: Model, models: Mapping[str, Model], target: Target) -> Compi
         found = _resolve(node, model, models, target)
         if isinstance(found, TableRef):
             tables.add(found)
-            edits.append((*_span(node.parts[:1]), identifier(target.databases[found.pipeline])))
+            edits.append((*_span(_parts(node)[:1]), identifier(target.databases[found.pipeline])))
         else:
             marts.add(found)
-            edits.append((*_span(node.parts), qualified(target.schema, found)))
+            edits.append((*_span(_parts(node)), qualified(target.schema, found)))
     for column in tree.find_all(exp.Column):
         if catalog := column.args.get("catalog"):
             edits.append((*_span([catalog]), identifier(target.databases[_pipeline(catalog, model, target)])))
@@ -194,7 +194,7 @@ def _relations(tree: exp.Query) -> Iterator[exp.Table]:
 
 
 def _resolve(node: exp.Table, model: Model, models: Mapping[str, Model], target: Target) -> TableRef | str:
-    parts = node.parts
+    parts = _parts(node)
     where = model.where(parts[0].meta.get("line", 1))
     written = ".".join(part.sql(dialect=target.dialect) for part in parts)
     if len(parts) == 3:
@@ -249,14 +249,17 @@ def _nearest(name: str, among: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def _span(parts: Iterable[exp.Expression]) -> tuple[int, int]:
-    found = list(parts)
-    return int(found[0].meta["start"]), int(found[-1].meta["end"]) + 1
+def _parts(node: exp.Table) -> list[exp.Identifier]:
+    return [part for part in node.parts if isinstance(part, exp.Identifier)]
+
+
+def _span(parts: list[exp.Identifier]) -> tuple[int, int]:
+    return int(parts[0].meta["start"]), int(parts[-1].meta["end"]) + 1
 
 
 def _output_columns(tree: exp.Query, model: Model) -> tuple[str, ...]:
     """The names of the result's columns. Raises `MartError` for a star over a table, a nameless or a double column."""
-    scope = build_scope(tree)
+    scope = build_scope(tree.unnest())  # a query in parentheses is the query
     columns = tuple(_columns_of(scope, model)) if scope else ()
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
@@ -267,7 +270,7 @@ def _output_columns(tree: exp.Query, model: Model) -> tuple[str, ...]:
 def _columns_of(scope: Scope, model: Model) -> Iterator[str]:
     expression = scope.expression
     if isinstance(expression, exp.SetOperation):
-        yield from _columns_of(scope.union_scopes[0], model)
+        yield from _columns_of(scope.set_operation_scopes[0], model)
         return
     for at, projection in enumerate(expression.expressions, start=1):
         if projection.is_star:
@@ -367,11 +370,10 @@ def _lineage(mart: CompiledMart) -> dict[str, tuple[ColumnRef, ...]]:
     tree = parse(mart.model, mart.target.dialect)
     marts = {*mart.marts}
     try:
-        nodes = lineage(None, tree, None, dialect=mart.target.dialect)
+        nodes = lineage(None, tree, {}, dialect=mart.target.dialect)
     except SqlglotError:
         return {}  # Lineage is a picture beside the mart; SQL that Redshift takes and sqlglot cannot trace still runs.
     found: dict[str, tuple[ColumnRef, ...]] = {}
-    assert isinstance(nodes, dict)
     for column, root in nodes.items():
         refs: set[ColumnRef] = set()
         for node in root.walk():
@@ -379,9 +381,9 @@ def _lineage(mart: CompiledMart) -> dict[str, tuple[ColumnRef, ...]]:
             if not isinstance(table, exp.Table) or "." not in node.name:
                 continue
             source = node.name.rsplit(".", 1)[1].strip('"')
-            if len(table.parts) == 3:
-                pipeline = _pipeline(table.parts[0], mart.model, mart.target)
-                refs.add(ColumnRef(TableRef(pipeline, fold(table.parts[1]), fold(table.parts[2])), source))
+            if len(parts := _parts(table)) == 3:
+                pipeline = _pipeline(parts[0], mart.model, mart.target)
+                refs.add(ColumnRef(TableRef(pipeline, fold(parts[1]), fold(parts[2])), source))
             elif table.name in marts:
                 refs.add(ColumnRef(table.name, source))
         if refs:

@@ -91,8 +91,8 @@ def _head(path: Path, lines: list[str]) -> tuple[dict[str, tuple[str, int]], int
             values[key] = (option[2].strip(), at + 1)
         else:
             raise MartError(
-                f"{path}:{at + 1}: found {text!r} among the options; allowed are `-- key: value`, an indented line that "
-                "goes on with the one above, and free comments after a blank line"
+                f"{path}:{at + 1}: found {text!r} among the options; allowed are `-- key: value`, an indented line "
+                "that goes on with the one above, and free comments after a blank line"
             )
     return values, len(lines)
 

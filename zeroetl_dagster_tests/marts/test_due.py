@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 from graphlib import CycleError
+
+import pytest
 
 from zeroetl_dagster.marts.due import (
     Backoff,

@@ -73,9 +73,7 @@ class World:
         """Reports what moved, and asks for runs in the same tick. A crash loses the requests, not the events."""
         pending = {t: f"v{n}" for t, n in self.actual.items() if self.versions.get(t) != f"v{n}"}
         running = {key: run.id for run in self.runs for key in run.marts}
-        situation = Situation(
-            self.now, self.refreshed, self.versions | pending, running, self.failed, self.unreadable
-        )
+        situation = Situation(self.now, self.refreshed, self.versions | pending, running, self.failed, self.unreadable)
         decision = decide(self.marts, situation)
         self._check(decision, situation)
         self.versions |= pending
@@ -176,7 +174,9 @@ def graphs(draw: st.DrawFn) -> dict[str, Mart]:
 
 ACTIONS = st.tuples(
     st.sampled_from(
-        ["change"] * 4 + ["tick"] * 5 + ["advance"] * 8
+        ["change"] * 4
+        + ["tick"] * 5
+        + ["advance"] * 8
         + ["crash", "fail", "cancel", "hand", "code", "block", "unblock", "wait", "wipe"]
     ),
     st.integers(0, 7),
@@ -215,9 +215,7 @@ def act(world: World, action: str, n: int) -> None:
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(graphs(), st.lists(ACTIONS, min_size=5, max_size=80))
-def test_when_all_is_quiet_every_mart_equals_its_inputs(
-    graph: dict[str, Mart], actions: list[tuple[str, int]]
-) -> None:
+def test_when_all_is_quiet_every_mart_equals_its_inputs(graph: dict[str, Mart], actions: list[tuple[str, int]]) -> None:
     world = World(graph)
     for action, n in actions:
         act(world, action, n)
