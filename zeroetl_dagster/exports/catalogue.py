@@ -182,7 +182,9 @@ class Catalogue:
         for day in days:
             if day.table in names:
                 grouped.setdefault(day.table, []).append(day)
-        jobs = [(names[t], sorted(ds, key=lambda d: d.day), existing.get(names[t])) for t, ds in sorted(grouped.items())]
+        jobs = [
+            (names[t], sorted(ds, key=lambda d: d.day), existing.get(names[t])) for t, ds in sorted(grouped.items())
+        ]
         with ThreadPoolExecutor(_WORKERS) as pool:
             results = list(pool.map(lambda job: self._table(*job), jobs))
         done = [table for tables in results if not isinstance(tables, Problem) for table in tables]
@@ -318,9 +320,7 @@ class Catalogue:
             if item["Values"] in taken and not _same_place(there.get(tuple(item["Values"])), item["StorageDescriptor"])
         ]
         if changed:
-            answer = self.calls(
-                "batch_update_partition", DatabaseName=self.database, TableName=name, Entries=changed
-            )
+            answer = self.calls("batch_update_partition", DatabaseName=self.database, TableName=name, Entries=changed)
             for error in answer.get("Errors", []):
                 raise CatalogueError(f"Glue did not move a partition of {self.database}.{name}: {error}")
 
@@ -389,9 +389,7 @@ def manifest_columns(columns: Iterable[ExportedColumn]) -> tuple[Column, ...]:
 def storage(columns: Sequence[Column], location: str) -> dict[str, Any]:
     """A StorageDescriptor of Parquet files below `location`."""
     return {
-        "Columns": [
-            {"Name": c.name, "Type": c.type, **({"Comment": c.comment} if c.comment else {})} for c in columns
-        ],
+        "Columns": [{"Name": c.name, "Type": c.type, **({"Comment": c.comment} if c.comment else {})} for c in columns],
         "Location": location,
         "InputFormat": "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat",
         "OutputFormat": "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat",

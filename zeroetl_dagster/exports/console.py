@@ -14,7 +14,9 @@ def s3_folder(region: str, uri: str) -> str:
 def database(region: str, identifier: str, *, cluster: bool) -> str:
     """The RDS console's page of a cluster or instance."""
     kind = "true" if cluster else "false"
-    return f"https://{region}.console.aws.amazon.com/rds/home?region={region}#database:id={identifier};is-cluster={kind}"
+    return (
+        f"https://{region}.console.aws.amazon.com/rds/home?region={region}#database:id={identifier};is-cluster={kind}"
+    )
 
 
 def glue_table(region: str, database: str, table: str) -> str:

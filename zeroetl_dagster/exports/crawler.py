@@ -6,17 +6,18 @@ only of folders below a table, so no crawler can see two days of one table as on
 * over the whole prefix, TableLevelConfiguration at the prefix merges all tables into one, and at the table's level
   makes one per export;
 * with a target per table and the export's id in it, each day's folder is a new location, and since "if duplicate table
-  names are encountered, the crawler adds a hash string suffix to the name" (Glue guide, "How crawlers work"), the second
-  day is `public_sales_5f3a…`.
+  names are encountered, the crawler adds a hash string suffix to the name" (Glue guide, "How crawlers work"), the
+  second day is `public_sales_5f3a…`.
 
 So the two halves of the job are divided. The crawler does what it is for, finding tables and their columns in files: it
 has one target per table of **this** export (targets are rewritten for each), is told at which level the table is, and
 writes into a database of its own, where a table lives until it has been read back. The catalogue then takes the columns
 that were found and adds the day's partition to the one table of that name, exactly as without a crawler.
 
-LOG/LOG fits because every crawl meets new folders: nothing is ever updated or deleted by the crawler. CRAWL_EVERYTHING,
-because a folder crawled before (a retry) has to be found again, which CRAWL_NEW_FOLDERS_ONLY would pass over; "everything"
-is this one export. Tables are matched by location and not by name: two crawls at once, or a suffix, cannot mix them up.
+LOG/LOG fits because every crawl meets new folders: nothing is ever updated or deleted by the crawler.
+CRAWL_EVERYTHING, because a folder crawled before (a retry) has to be found again, which CRAWL_NEW_FOLDERS_ONLY would
+pass over; "everything" is this one export. Tables are matched by location and not by name: two crawls at once, or a
+suffix, cannot mix them up.
 """
 
 from __future__ import annotations
@@ -155,10 +156,12 @@ def crawl(
     where = f"log {last.get('LogGroup', '')} {last.get('LogStream', '')}".strip()
     if last.get("Status") != "SUCCEEDED":
         raise CatalogueError(
-            f"crawler {name} ended {last.get('Status')}: {last.get('ErrorMessage') or 'no message'} ({where}). Its role "
-            "needs s3:GetObject and s3:ListBucket on the bucket and kms:Decrypt on the export's key"
+            f"crawler {name} ended {last.get('Status')}: {last.get('ErrorMessage') or 'no message'} ({where}). "
+            "Its role needs s3:GetObject and s3:ListBucket on the bucket and kms:Decrypt on the export's key"
         )
-    return Crawl(name, last.get("StartTime"), last.get("LogGroup", ""), last.get("LogStream", ""), _dpu_hours(calls, name))
+    return Crawl(
+        name, last.get("StartTime"), last.get("LogGroup", ""), last.get("LogStream", ""), _dpu_hours(calls, name)
+    )
 
 
 def found(calls: Calls, database: str, targets: Sequence[str]) -> dict[str, CrawledTable]:

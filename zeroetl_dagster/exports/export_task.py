@@ -139,7 +139,9 @@ def find_own(rds: Any, plan: ExportPlan, *, known: str | None = None) -> tuple[T
         last = task
         if task.running or task.status == "COMPLETE":
             return task, attempt
-    raise ExportError(f"{plan.identifier(1)} and {_MAX_ATTEMPTS - 1} more attempts ended without an export: see why first")
+    raise ExportError(
+        f"{plan.identifier(1)} and {_MAX_ATTEMPTS - 1} more attempts ended without an export: see why first"
+    )
 
 
 def begin(rds: Any, plan: ExportPlan, source_arn: str, *, known: str | None = None) -> Task | Queued:
@@ -191,7 +193,9 @@ def begin_when_room(
         found = wait_for(
             lambda: begin(rds, plan, source_arn, known=known),
             until=lambda state: isinstance(state, Task),
-            describe=lambda state: f"waiting for room: {state.reason}" if isinstance(state, Queued) else state.identifier,
+            describe=lambda state: (
+                f"waiting for room: {state.reason}" if isinstance(state, Queued) else state.identifier
+            ),
             timeout_seconds=timeout_seconds,
             report=report,
             poll=poll,

@@ -29,7 +29,7 @@ _REFUSALS = {
 }
 
 _FAILURES = (
-    ("region", "the bucket must lie in the Region of the snapshot: change `bucket`, or copy the snapshot to its Region"),
+    ("region", "the bucket must lie in the snapshot's Region: change `bucket`, or copy the snapshot to its Region"),
     ("assume", f"`export_role` cannot be assumed: {_TRUST}"),
     ("permissions_do_not_exist", "the master user lacks rights on tables: GRANT ALL PRIVILEGES ON ALL TABLES IN SCHEMA "
      "… TO the master user"),

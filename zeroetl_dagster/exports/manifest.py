@@ -117,8 +117,8 @@ def read(s3: Any, bucket: str, prefix: str, export_id: str) -> Manifest:
             _count(folders, name, size)
     if info_key is None and not described and not folders:
         raise ManifestError(
-            f"nothing is left of export {export_id} at s3://{bucket}/{root}: the objects were deleted (a lifecycle rule "
-            "perhaps). Materialise this partition with the run configuration `new_export: true` to export it again"
+            f"nothing is left of export {export_id} at s3://{bucket}/{root}: the objects were deleted (by a lifecycle "
+            "rule perhaps). Materialise this partition with the run configuration `new_export: true` to export it again"
         )
     if not described:
         raise ManifestError(

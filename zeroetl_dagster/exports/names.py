@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 _PATH_REPLACED = re.compile(r'[\\`" ]')
 _GLUE_REPLACED = re.compile(r"[^a-z0-9_]")
-_MAX_GLUE_NAME = 128  # a crawler cuts names here (Glue guide, "How crawlers work")
+_MAX_GLUE_NAME = 127  # a crawler cuts names at 128 (Glue guide, "How crawlers work"), SQL identifiers end at 127
 
 TYPED_SUFFIX = "_typed"
 LATEST_SUFFIX = "_latest"
@@ -47,7 +47,7 @@ class SourceTable:
     def glue_name(self) -> str:
         """Name in Glue: folder `public.sales` is `public_sales`, as a crawler would call it.
 
-        A name that loses more than its case and punctuation (non-ASCII letters, over 128 characters) ends in a hash of
+        A name that loses more than its case and punctuation (non-ASCII letters, over 120 characters) ends in a hash of
         the true name, which does not depend on what other tables there are.
         """
         folder = f"{self.key_path[0]}.{self.name}"

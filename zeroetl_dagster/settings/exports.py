@@ -12,7 +12,9 @@ from datetime import date
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from zeroetl_dagster.settings.base import Settings
 
 Engine = Literal["aurora-postgresql", "aurora-mysql", "postgres", "mysql", "mariadb"]
 SnapshotType = Literal["automated", "manual", "awsbackup", "shared", "public"]
@@ -24,11 +26,7 @@ _GLUE_NAME = re.compile(r"[a-z0-9_]{1,255}")
 _MAX_EXPORT_ONLY_BYTES = 200 * 1024
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ExportSource(_Settings):
+class ExportSource(Settings):
     """The database whose snapshots are exported: an Aurora cluster or an RDS instance.
 
     `aws` names another `connections` account when the database lives in one that is not the analytics account (its
@@ -64,7 +62,7 @@ class ExportSource(_Settings):
         return self.engine in ("aurora-mysql", "mysql", "mariadb")
 
 
-class CrawlerSettings(_Settings):
+class CrawlerSettings(Settings):
     """A Glue crawler that reads the exports.
 
     `manage: create` makes it and keeps its settings as this project needs them; `adopt` uses one made elsewhere, checks
@@ -84,7 +82,7 @@ class CrawlerSettings(_Settings):
         return self
 
 
-class CatalogueSettings(_Settings):
+class CatalogueSettings(Settings):
     """Where the tables appear. `register` reads the export's own manifest (no DPU); `crawler` asks a Glue crawler."""
 
     mode: Literal["register", "crawler"] = "register"
@@ -119,7 +117,7 @@ class CatalogueSettings(_Settings):
         return (self.crawler.database if self.crawler else None) or f"{self.database}_crawl"
 
 
-class ExportSchedule(_Settings):
+class ExportSchedule(Settings):
     """When the day's export is asked for. The partition is the day it is in `time_zone` at that moment."""
 
     cron: str = "0 16 * * *"
@@ -132,7 +130,7 @@ class ExportSchedule(_Settings):
         return _time_zone(value)
 
 
-class ExportWait(_Settings):
+class ExportWait(Settings):
     """How the export is waited for: in the run, or by the completion sensor after the run has ended.
 
     `timeout_seconds` counts from the run's first look; a timeout never cancels the task (a retry finds it again).
@@ -145,7 +143,7 @@ class ExportWait(_Settings):
     sensor_status: Literal["RUNNING", "STOPPED"] = "RUNNING"
 
 
-class SnapshotExportSettings(_Settings):
+class SnapshotExportSettings(Settings):
     """One snapshot export. Raises (through `settings.errors.parse`) one message that names the YAML path."""
 
     name: str
@@ -241,7 +239,7 @@ class SnapshotExportSettings(_Settings):
 def _time_zone(value: str) -> str:
     try:
         ZoneInfo(value)
-    except (OSError, ValueError) as error:
+    except (KeyError, OSError, ValueError) as error:  # not found is a KeyError
         raise ValueError(f"{value!r} is not a time zone name such as UTC, Asia/Tokyo or Europe/Berlin") from error
     return value
 
