@@ -3,7 +3,7 @@
 The rule is by level, per table: a table's version is derived from the newest rows that
 SYS_INTEGRATION_TABLE_ACTIVITY has of it, so whoever looks, whenever, finds the same version for the same data; an
 event that is reported twice changes nothing. Where that history has aged out (or on a first tick), the state of the
-table stands in. Three clocks meet here (CloudWatch, Redshift, this host); a time is compared with times of its own only.
+table stands in. Three clocks meet here (CloudWatch, Redshift, this host); each is compared with its own times only.
 
 A row becomes visible at its transaction's end and may carry an earlier `record_time` than rows already seen. So reading
 goes back `overlap_seconds`, and the version counts the rows within the overlap before the newest one.
@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from zeroetl_dagster.replication.activity import SYNCED, TRANSITIONAL_STATES, Snapshot, TableActivity, TableState
 from zeroetl_dagster.replication.cursor import Cursor, Health, Move, Window
 from zeroetl_dagster.replication.probe import Probe
-from zeroetl_dagster.replication.signals import Limits, account, base, errors_text, metrics_silent, start, why_sql
+from zeroetl_dagster.replication.signals import Limits, account, base, metrics_silent, start, why_sql
 from zeroetl_dagster.replication.versions import (
     EPOCH,
     covers,
@@ -44,7 +44,7 @@ _STARTING = frozenset({"PendingDbConnectState", "SchemaDiscoveryState"})
 class Reported:
     """What Dagster's event log last heard of a table. `synced` is its check's last result, None when never run."""
 
-    version: str
+    version: str = ""
     marker: str = ""
     synced: bool | None = None
 
@@ -70,24 +70,7 @@ class TableHealth:
         return self.state == SYNCED
 
 
-@dataclass(frozen=True)
-class LagChanged:
-    """The lag crossed a threshold (or is seen for the first time): `ok`, `warning` or `error`."""
-
-    status: str
-    lag_seconds: float
-    idle: bool
-
-
-@dataclass(frozen=True)
-class StatusChanged:
-    """RDS reports another status or other errors than before."""
-
-    status: str
-    errors: tuple[tuple[str, str], ...]
-
-
-Event = TableMoved | TableHealth | LagChanged | StatusChanged
+Event = TableMoved | TableHealth
 
 
 @dataclass(frozen=True)
@@ -136,9 +119,9 @@ def advance(
 ) -> Advance:
     """One tick. `snapshot` is None when SQL was not needed or did not answer; what moved then stays to be noticed.
 
-    `tables` are the pipeline's tables, `declared` their digest, `reported` what Dagster knows (only read when the
-    snapshot is full). The returned cursor is for storing together with the events, or not at all: the next tick then
-    comes to the same versions.
+    `tables` are the pipeline's tables, `declared` their digest, `reported` what Dagster knows of them (versions are
+    only looked at when the snapshot is full). The returned cursor is for storing together with the events, or not at
+    all: the next tick then comes to the same versions.
     """
     begun = base(cursor, probe)
     if begun is None:
@@ -150,9 +133,6 @@ def advance(
         tick.look(snapshot, tables, declared, reported)
     elif why_sql(begun, probe, limits, declared=declared, now=now) is None:
         tick.nothing_applied()
-    if probe.integration_id is not None:
-        tick.watch_status()
-        tick.watch_lag()
     return tick.finish()
 
 
@@ -174,9 +154,10 @@ class _Tick:
     def nothing_applied(self) -> None:
         """The free signals say that no table moved: take note of them."""
         silent = metrics_silent(self.before, self.probe, self.limits, self.now)
+        certain = not silent and self.before.look_again_at is None
         self.cursor = self.cursor.but(
             signals=account(self.before.signals, self.probe, self.now),
-            watched_at=self.before.watched_at if silent else self.now,
+            watched_at=self.now if certain else self.before.watched_at,
         )
 
     def look(
@@ -329,63 +310,39 @@ class _Tick:
         moved: set[TableName],
         reported: Mapping[TableName, Reported],
     ) -> bool:
-        """Queue every table whose state changed. One that came back to Synced without a new row was reloaded."""
+        """Queue every table whose state is not what its check last said.
+
+        One that came back to Synced without a new row was reloaded: that is a move too.
+        """
         changed = False
         complete = snapshot.integration is not None and snapshot.integration.state == "CdcRefreshState"
         for table in tables:
             state = snapshot.tables.get(table)
             if state is None and not complete:
                 continue
-            found = Health(ABSENT, _ABSENT) if state is None else Health(state.state, state.reason)
             known = self.unhealthy.get(table)
-            if found.state != SYNCED:
-                if known is None or (known.state, known.reason) != (found.state, found.reason):
-                    self.health[table] = found
+            passed = reported.get(table, Reported()).synced
+            if state is not None and state.state == SYNCED:
+                if known is not None:
+                    self._recovered(table, known, state, table in moved, snapshot)
                     changed = True
-                again = known is not None and (known.moved or table in moved)
-                self.unhealthy[table] = Health(found.state, found.reason, again)
+                elif passed is not True:
+                    self.health[table] = Health(SYNCED)
                 continue
-            if known is not None:
-                self._recovered(table, known, state, table in moved, snapshot)
-                changed = True
-            elif snapshot.full and _never_passed(reported.get(table)):
+            found = Health(ABSENT, _ABSENT) if state is None else Health(state.state, state.reason)
+            different = known is None or (known.state, known.reason) != (found.state, found.reason)
+            if different or passed is not False:
                 self.health[table] = found
+            changed = changed or different
+            self.unhealthy[table] = replace(found, moved=known is not None and (known.moved or table in moved))
         return changed
 
-    def _recovered(
-        self, table: TableName, known: Health, state: TableState | None, moved: bool, snapshot: Snapshot
-    ) -> None:
+    def _recovered(self, table: TableName, known: Health, state: TableState, moved: bool, snapshot: Snapshot) -> None:
         del self.unhealthy[table]
         self.health[table] = Health(SYNCED)
-        if state is not None and not moved and not known.moved:
+        if not moved and not known.moved:
             version = state_version(self.cursor.integration_id, state)
             self._queue(table, _detail(Move(version, microseconds(state.last_updated or EPOCH)), (), state, snapshot))
-
-    def watch_status(self) -> None:
-        """Report another status of the integration, or other errors, once."""
-        seen = f"{self.probe.status} {errors_text(self.probe)}".strip()
-        if seen != self.before.status_reported:
-            self.events.append(StatusChanged(self.probe.status, self.probe.errors))
-            self.cursor = self.cursor.but(status_reported=seen)
-
-    def watch_lag(self) -> None:
-        """Report the lag when it crosses a threshold. A source without changes to apply is idle, never late."""
-        metrics = self.probe.metrics
-        if metrics is None or not metrics.present:
-            return
-        if metrics.applied is not None and metrics.detected is not None:
-            idle = metrics.applied >= metrics.detected
-            behind = max(0.0, metrics.detected - metrics.applied)
-        else:
-            idle, behind = not metrics.transferred, 0.0
-        lag = metrics.lag_seconds if metrics.lag_seconds is not None else behind
-        if idle or lag <= self.limits.lag_warning_seconds:
-            status = "ok"
-        else:
-            status = "warning" if lag <= self.limits.lag_error_seconds else "error"
-        if status != self.before.lag_status:
-            self.events.append(LagChanged(status, lag, idle))
-            self.cursor = self.cursor.but(lag_status=status)
 
     def finish(self) -> Advance:
         """As many of the queued events as a tick may store: failures first, then moves by age, then recoveries.
@@ -450,10 +407,6 @@ def _detail(move: Move, rows: Sequence[TableActivity], state: TableState | None,
         size_mb=state.size_mb if state is not None else None,
         marker=marker(state) if state is not None else "",
     )
-
-
-def _never_passed(reported: Reported | None) -> bool:
-    return reported is None or reported.synced is not True
 
 
 def _few(names: Sequence[str], most: int = 5) -> str:

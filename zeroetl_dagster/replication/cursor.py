@@ -1,7 +1,8 @@
 """What the activity sensor remembers between two ticks: typed, versioned, small.
 
-It does not hold a version for every table: what was reported last is in Dagster's own event log. It holds where
-reading stands, the tables that moved within the overlap, what is still to be reported, and what the free signals said.
+It does not hold a version for every table: what was reported last is in Dagster's own event log, and read from there.
+It holds where reading stands, the tables that moved within the overlap, what is still to be reported, and what the free
+signals said.
 Times of Redshift are microseconds since the epoch (`…_us`), times of the sensor's own host are seconds; they are never
 compared with each other.
 """
@@ -93,8 +94,6 @@ class Cursor:
     look_again_at: float | None = None
     looks: int = 0
     watched_at: float = 0.0
-    lag_status: str = ""
-    status_reported: str = ""
 
     def encode(self) -> str:
         """JSON; tables as [schema, table, values…], so that any name survives."""
@@ -112,17 +111,7 @@ class Cursor:
 
 
 _BY_TABLE: dict[str, type] = {"recent": Window, "pending": Move, "pending_health": Health, "unhealthy": Health}
-_PLAIN = (
-    "integration_id",
-    "declared",
-    "watermark_us",
-    "sql_at",
-    "look_again_at",
-    "looks",
-    "watched_at",
-    "lag_status",
-    "status_reported",
-)
+_PLAIN = ("integration_id", "declared", "watermark_us", "sql_at", "look_again_at", "looks", "watched_at")
 
 
 def decode(text: str) -> Cursor:
@@ -137,11 +126,9 @@ def decode(text: str) -> Cursor:
     try:
         signals = dict(stored["signals"])
         signals["transferred"] = {int(minute): value for minute, value in signals["transferred"].items()}
-        return Cursor(
-            **{name: stored[name] for name in _PLAIN},
-            signals=Signals(**signals),
-            **{name: _decode_tables(stored[name], kind) for name, kind in _BY_TABLE.items()},
-        )
+        values: dict[str, Any] = {name: stored[name] for name in _PLAIN}
+        values.update({name: _decode_tables(stored[name], kind) for name, kind in _BY_TABLE.items()})
+        return Cursor(signals=Signals(**signals), **values)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CursorError(f"the stored cursor is damaged ({type(error).__name__}: {error})") from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from zeroetl_dagster.replication import activity
 from zeroetl_dagster.replication.activity import Session, Snapshot
@@ -38,14 +38,15 @@ def read_snapshot(
     if cursor.watermark_us is not None and history_in_doubt(cursor, limits, now=now):
         oldest = activity.read_oldest_activity(session, integration_id, database)
     if why_full(cursor, limits, declared=declared, now=now, oldest=oldest) is None:
-        since = read_since(cursor, limits)
-        rows = activity.read_activity(session, integration_id, database, since)
         full = False
+        begin = read_since(cursor, limits)
+        rows = activity.read_activity(session, integration_id, database, begin)
+        since: datetime | None = begin
     else:
+        full = True
         rows = activity.read_newest_activity(session, integration_id, database, limits.overlap_seconds)
         newest = max((row.record_time for row in rows), default=None)
         since = None if newest is None else newest - timedelta(seconds=limits.overlap_seconds)
-        full = True
     checkpoints = {}
     if rows and since is not None:
         checkpoints = activity.read_checkpoints(session, integration_id, database, since)

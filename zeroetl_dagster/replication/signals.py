@@ -114,3 +114,32 @@ def account(before: Signals, probe: Probe, now: float) -> Signals:
 
 def errors_text(probe: Probe) -> str:
     return "; ".join(f"{code}: {message}" for code, message in probe.errors)
+
+
+@dataclass(frozen=True)
+class Lag:
+    """How late an integration is. `status` is `ok`, `warning` or `error`; an idle source is never late."""
+
+    status: str
+    seconds: float
+    idle: bool
+
+
+def lag_of(probe: Probe, limits: Limits) -> Lag | None:
+    """The lag by CloudWatch's metrics, None when they say nothing.
+
+    IntegrationLag grows while nothing is committed at the source, so it only counts while a detected change waits to be
+    applied; where the metrics of changes are missing, while data is being transferred.
+    """
+    metrics = probe.metrics
+    if metrics is None or not metrics.present:
+        return None
+    if metrics.applied is not None and metrics.detected is not None:
+        idle = metrics.applied >= metrics.detected
+        behind = max(0.0, metrics.detected - metrics.applied)
+    else:
+        idle, behind = not metrics.transferred, 0.0
+    seconds = metrics.lag_seconds if metrics.lag_seconds is not None else behind
+    if idle or seconds <= limits.lag_warning_seconds:
+        return Lag("ok", seconds, idle)
+    return Lag("warning" if seconds <= limits.lag_error_seconds else "error", seconds, idle)
