@@ -30,10 +30,11 @@ from zeroetl_dagster.settings.exports import SnapshotExportSettings
 Clock = Callable[[], datetime]
 
 
-class ExportConfig(dg.Config):
-    """Run configuration: `new_export: true` makes another export of a day that has one (and is billed again)."""
-
-    new_export: bool = False
+_CONFIG = {
+    "new_export": dg.Field(
+        bool, default_value=False, description="Make another export of a day that has one (which is billed again)."
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,12 @@ def build_export(settings: SnapshotExportSettings, pace: Pace) -> dg.AssetsDefin
         required_resource_keys={settings.aws, settings.source_aws},
         pool=f"{settings.source_aws}_rds_exports",
         can_subset=True,  # a day without a snapshot materialises nothing
+        config_schema=_CONFIG,
     )
-    def export(context: AssetExecutionContext, config: ExportConfig) -> Iterator[Any]:
+    def export(context) -> Iterator[Any]:  # type: ignore[no-untyped-def]  # Dagster takes no string annotation here
         if key in context.selected_asset_keys:
-            yield from _export(context, settings, pace, new_export=config.new_export)
+            new_export = bool(context.op_execution_context.op_config["new_export"])
+            yield from _export(context, settings, pace, new_export=new_export)
 
     return export
 
@@ -90,7 +93,7 @@ def build_tables(settings: SnapshotExportSettings, tables: Sequence[SourceTable]
         required_resource_keys={settings.aws, settings.source_aws, *([settings.athena] if settings.athena else [])},
         can_subset=True,
     )
-    def tables_of_day(context: AssetExecutionContext) -> Iterator[Any]:
+    def tables_of_day(context) -> Iterator[Any]:  # type: ignore[no-untyped-def]  # as above
         if context.selected_asset_keys:
             yield from _catalogue(context, settings, keys, pace)
 

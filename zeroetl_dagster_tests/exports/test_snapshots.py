@@ -15,6 +15,7 @@ from zeroetl_dagster_tests.exports.fakes import FakeRds
 CLUSTER = ExportSource(cluster="shop", engine="aurora-postgresql", database="shop")
 INSTANCE = ExportSource(instance="shop-db", engine="postgres", database="shop")
 TOKYO = ZoneInfo("Asia/Tokyo")
+UTC_ZONE = ZoneInfo("UTC")
 NOW = datetime(2024, 5, 1, 16, 0, tzinfo=UTC)
 
 
@@ -22,11 +23,11 @@ def at(day: int, hour: int, month: int = 5) -> datetime:
     return datetime(2024, month, day, hour, tzinfo=UTC)
 
 
-def find(rds: FakeRds, day: date, zone: ZoneInfo = ZoneInfo("UTC"), source: ExportSource = CLUSTER) -> object:
+def find(rds: FakeRds, day: date, zone: ZoneInfo = UTC_ZONE, source: ExportSource = CLUSTER) -> object:
     return snapshots.find(rds, source, day, zone=zone, kinds=("automated", "manual"), now=NOW)
 
 
-def none(rds: FakeRds, day: date, zone: ZoneInfo = ZoneInfo("UTC")) -> NoSnapshot:
+def none(rds: FakeRds, day: date, zone: ZoneInfo = UTC_ZONE) -> NoSnapshot:
     found = find(rds, day, zone)
     assert isinstance(found, NoSnapshot)
     return found
