@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from zeroetl_dagster.local.folder import DataFolder
 
 if TYPE_CHECKING:
+    from zeroetl_dagster.local.aws.s3_objects import Objects
     from zeroetl_dagster.local.postgres import PostgresServers
     from zeroetl_dagster.local.store import Store
     from zeroetl_dagster.local.stream.replicator import Replicator
@@ -36,3 +38,10 @@ class World:
     delays: Delays = field(default_factory=Delays)
     default_account: str = "123456789012"
     default_region: str = "ap-northeast-1"
+
+    @cached_property
+    def objects(self) -> Objects:
+        """S3's objects, opened at the first use (one index for all services)."""
+        from zeroetl_dagster.local.aws.s3_objects import Objects
+
+        return Objects(self.folder.s3)

@@ -134,7 +134,10 @@ def operation_name(environ: WSGIEnvironment) -> str:
 
 
 def _scope(environ: WSGIEnvironment) -> tuple[str, str, str] | None:
-    presigned = parse_qs(environ.get("QUERY_STRING", "")).get("X-Amz-Credential", [""])[0]
+    query = parse_qs(environ.get("QUERY_STRING", ""))
+    if "AWSAccessKeyId" in query:  # a URL presigned with signature version 2, boto3's default for S3
+        return query["AWSAccessKeyId"][0], "us-east-1", "s3"
+    presigned = query.get("X-Amz-Credential", [""])[0]
     found = _SCOPE.search(environ.get("HTTP_AUTHORIZATION", "")) or _SCOPE.search(presigned)
     return (found["key"], found["region"], found["service"]) if found else None
 
