@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from zeroetl_dagster.settings.base import Settings
 
 Materialization = Literal["materialized_view", "table", "view"]
 SensorStatus = Literal["running", "stopped"]
@@ -19,14 +21,11 @@ _MART_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 _COMPONENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 _TEAM = re.compile(r"team:\S+")
+_READER = re.compile(r"(role|group|user):.+")
 _TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{1,63}")
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class MartOptions(_Settings):
+class MartOptions(Settings):
     """The `-- key: value` lines at the head of a mart's file. Everything has a default."""
 
     description: str | None = None
@@ -80,7 +79,7 @@ class MartOptions(_Settings):
         return self
 
 
-class RetrySettings(_Settings):
+class RetrySettings(Settings):
     """How long a failed mart is left alone: `first_seconds`, doubled with every failure in a row, at most `most`."""
 
     first_seconds: float = Field(60, ge=0)
@@ -95,7 +94,7 @@ class RetrySettings(_Settings):
         return self
 
 
-class NightlySettings(_Settings):
+class NightlySettings(Settings):
     """The nightly net: a schedule that refreshes only what is stale, whatever became of the sensors."""
 
     cron: str = "0 3 * * *"
@@ -103,7 +102,7 @@ class NightlySettings(_Settings):
     default_status: SensorStatus = "stopped"
 
 
-class _MartsSettings(_Settings):
+class _MartsSettings(Settings):
     """What the marts of every engine have in common."""
 
     name: str = Field(description="first part of the marts' asset keys, and their group")
@@ -143,6 +142,9 @@ class RedshiftMartsSettings(_MartsSettings):
         description="Redshift database of each pipeline whose name the SQL uses: `{tickit: tickit_zetl}`",
     )
     materialized: Materialization = "materialized_view"
+    readers: tuple[str, ...] = Field(
+        (), description="who may SELECT from the marts: `role:name`, `group:name`, `user:name` or `public`"
+    )
     refresh_sensor: SensorStatus | None = Field(
         None, description="a sensor of its own, for marts above which no pipeline has an activity sensor"
     )
@@ -153,6 +155,14 @@ class RedshiftMartsSettings(_MartsSettings):
     def _schema(cls, value: str) -> str:
         if not 0 < len(value.encode()) <= 127:
             raise ValueError("a Redshift schema name has 1 to 127 bytes")
+        return value
+
+    @field_validator("readers")
+    @classmethod
+    def _grantees(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for reader in value:
+            if reader != "public" and not _READER.fullmatch(reader):
+                raise ValueError(f"{reader!r} is neither `role:name`, `group:name`, `user:name` nor `public`")
         return value
 
     @model_validator(mode="after")
@@ -181,4 +191,6 @@ def mart_name(name: str) -> str:
             f"{name!r} cannot name a mart: lower-case letters, digits and _ only, not a digit first, "
             f"at most {_MAX_MART_NAME_BYTES} characters"
         )
+    if name.endswith(("__new", "__old")):
+        raise ValueError(f"{name!r} cannot name a mart: __new and __old are kept for the tables that are exchanged")
     return name
