@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from zeroetl_dagster.connections.aws import Aws, explained
 from zeroetl_dagster.connections.redshift import Rows
 from zeroetl_dagster.settings.connections import AthenaConnection
+
+
+_CONNECTING = threading.Lock()  # a boto3 session makes one client at a time
 
 
 class AthenaError(Exception):
@@ -92,13 +96,14 @@ class Athena:
         import pyathena
 
         # PyAthena asks for a staging directory or a workgroup; the workgroup's own location wins where it is enforced.
-        return pyathena.connect(
-            s3_staging_dir=self.settings.output_location,
-            work_group=self.settings.workgroup,
-            schema_name=database,
-            catalog_name=self.settings.catalog,
-            region_name=self.aws.region,
-            session=self.aws.session(),
-            poll_interval=0.5,
-            kill_on_interrupt=True,
-        )
+        with _CONNECTING:
+            return pyathena.connect(
+                s3_staging_dir=self.settings.output_location,
+                work_group=self.settings.workgroup,
+                schema_name=database,
+                catalog_name=self.settings.catalog,
+                region_name=self.aws.region,
+                session=self.aws.session(),
+                poll_interval=0.5,
+                kill_on_interrupt=True,
+            )

@@ -16,6 +16,8 @@ from typing import Any
 import dagster as dg
 from dagster import AssetExecutionContext, AssetKey
 
+from zeroetl_dagster.connections.athena import AthenaError
+from zeroetl_dagster.connections.aws import explained
 from zeroetl_dagster.connections.waiting import Backoff
 from zeroetl_dagster.exports import checks, export_task, face, manifest
 from zeroetl_dagster.exports.catalogue import CatalogueError
@@ -117,7 +119,8 @@ def _export(
     )
     reporting = context.run.tags.get(face.REPORT_TAG)
     try:
-        outcome = day.reported(reporting) if reporting else day.run(pace.now())
+        with explained(settings.source_aws):
+            outcome = day.reported(reporting) if reporting else day.run(pace.now())
     except (ExportError, SourceNotFound, ManifestError) as error:
         raise dg.Failure(str(error), allow_retries=isinstance(error, ExportError) and error.retryable) from error
     if not isinstance(outcome, Exported):
@@ -156,9 +159,10 @@ def _catalogue(
         pace=pace.poll,
     )
     try:
-        found = _written(context, settings, export_id, None if whole else selected)
-        done = day.run(found, pace.now())
-    except (CatalogueError, ManifestError) as error:
+        with explained(settings.aws):
+            found = _written(context, settings, export_id, None if whole else selected)
+            done = day.run(found, pace.now())
+    except (CatalogueError, ManifestError, AthenaError) as error:
         raise dg.Failure(str(error)) from error
     yield from _results(context, settings, done, keys, export, own.region, whole=whole)
     absent = sorted(t.label for t in selected - {entry.table for entry in found.tables})

@@ -65,6 +65,7 @@ class Catalogued:
     problems: tuple[Problem, ...]
     glue_calls: int
     crawl: crawler.Crawl | None
+    scanned_bytes: int = 0
 
 
 def asked_tables(settings: SnapshotExportSettings) -> list[SourceTable] | None:
@@ -218,10 +219,11 @@ class CatalogueOfDay:
             problems += unseen
         tables, refused = catalogue.register(days, names)
         self.report(f"{len(tables)} tables of {self.day} are in {catalogue.database} ({calls.count} calls of Glue)")
+        scanned = 0
         if self.athena is not None:
             tables = views.publish(self.athena, catalogue, tables, self.report)
-            tables = views.count_rows(self.athena, tables, catalogue.partition_key)
-        return Catalogued(tuple(tables), tuple(problems + refused), calls.count, crawl)
+            tables, scanned = views.count_rows(self.athena, tables, catalogue.partition_key)
+        return Catalogued(tuple(tables), tuple(problems + refused), calls.count, crawl, scanned)
 
     def oldest(self, now: datetime) -> date | None:
         """The first day that retention keeps; None keeps all."""

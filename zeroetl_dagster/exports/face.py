@@ -14,12 +14,12 @@ from dagster import AssetKey, MetadataValue
 
 from zeroetl_dagster.exports import console
 from zeroetl_dagster.exports.catalogue import CatalogueTable, Column
-from zeroetl_dagster.exports.cost import crawl_usd, export_usd
 from zeroetl_dagster.exports.daily import Catalogued, Exported, Submitted
 from zeroetl_dagster.exports.export_task import Queued, Task
 from zeroetl_dagster.exports.names import LATEST_SUFFIX, TYPED_SUFFIX, SourceTable, catalogue_names
 from zeroetl_dagster.exports.snapshots import NoSnapshot
 from zeroetl_dagster.settings.exports import SnapshotExportSettings
+from zeroetl_dagster.settings.prices import athena_usd, crawl_usd, export_usd
 
 STATE = "zeroetl/export_state"
 TASK = "zeroetl/export_task"
@@ -143,14 +143,19 @@ def catalogue_metadata(settings: SnapshotExportSettings, done: Catalogued, regio
         "zeroetl/tables": len(done.tables),
         "zeroetl/size_bytes": sum(table.source.size_bytes for table in done.tables),
         "zeroetl/glue_calls": done.glue_calls,
+        "zeroetl/scanned_bytes": done.scanned_bytes,
     }
+    cost = athena_usd(done.scanned_bytes)
     if done.crawl is not None:
         metadata |= {
             "zeroetl/crawler": done.crawl.crawler,
             "zeroetl/crawl_log": f"{done.crawl.log_group} {done.crawl.log_stream}".strip(),
-            "zeroetl/estimated_cost_usd": float(crawl_usd(done.crawl.dpu_hours)),
             "zeroetl/crawler_console": MetadataValue.url(console.crawler(region, done.crawl.crawler)),
         }
+        if done.crawl.dpu_hours is not None:
+            metadata["zeroetl/dpu_hours"] = float(done.crawl.dpu_hours)
+        cost += crawl_usd(done.crawl.dpu_hours)
+    metadata["zeroetl/estimated_cost_usd"] = float(cost)
     if done.problems:
         metadata["zeroetl/problems"] = MetadataValue.md("\n".join(f"* {problem}" for problem in done.problems))
     return metadata

@@ -38,7 +38,7 @@ def build_schedule(
         job=job,
         cron_schedule=wanted.cron,
         execution_timezone=wanted.timezone,
-        default_status=dg.DefaultScheduleStatus[wanted.default_status],
+        default_status=dg.DefaultScheduleStatus[wanted.default_status.upper()],
     )
     def daily_export(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         partition = key_at(settings, context.scheduled_execution_time)

@@ -54,7 +54,7 @@ def build_sensor(
         name=f"{settings.name}__export_sensor",
         target=dg.AssetSelection.assets(export, *following),
         minimum_interval_seconds=_INTERVAL_SECONDS,
-        default_status=dg.DefaultSensorStatus[settings.wait.sensor_status],
+        default_status=dg.DefaultSensorStatus[settings.wait.sensor_status.upper()],
         required_resource_keys={settings.source_aws},
         description="Reports export tasks that ended, starts queued ones, lets the catalogue follow.",
     )

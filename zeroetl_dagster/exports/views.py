@@ -68,18 +68,21 @@ def publish(
     return published
 
 
-def count_rows(athena: Any, tables: Sequence[CatalogueTable], partition_key: str) -> list[CatalogueTable]:
-    """The tables with the rows of their day, counted by Athena; one without files has none and is not asked for."""
+def count_rows(athena: Any, tables: Sequence[CatalogueTable], partition_key: str) -> tuple[list[CatalogueTable], int]:
+    """The tables with the rows of their day, counted by Athena, and the bytes it scanned.
+
+    A table without files has no rows and is not asked for.
+    """
     asked = [table for table in tables if table.source.files]
     counted: dict[tuple[str, str], int] = {}
+    scanned = 0
     for start in range(0, len(asked), _COUNTS_AT_ONCE):
         batch = asked[start : start + _COUNTS_AT_ONCE]
-        rows = athena.query("\nUNION ALL ".join(_count(table, partition_key) for table in batch)).rows
-        counted.update({(str(name), str(day)): int(count) for name, day, count in rows})
-    return [
-        replace(t, rows=counted.get((t.name, t.source.day.isoformat()), 0 if not t.source.files else None))
-        for t in tables
-    ]
+        answer = athena.query("\nUNION ALL ".join(_count(table, partition_key) for table in batch))
+        counted.update({(str(name), str(day)): int(count) for name, day, count in answer.rows.rows})
+        scanned += answer.scanned_bytes
+    rows = [counted.get((t.name, t.source.day.isoformat()), 0 if not t.source.files else None) for t in tables]
+    return [replace(table, rows=count) for table, count in zip(tables, rows, strict=True)], scanned
 
 
 def fingerprint(sql: str) -> str:

@@ -122,7 +122,7 @@ class ExportSchedule(Settings):
 
     cron: str = "0 16 * * *"
     timezone: str = "UTC"
-    default_status: Literal["RUNNING", "STOPPED"] = "STOPPED"
+    default_status: Literal["running", "stopped"] = "stopped"
 
     @field_validator("timezone")
     @classmethod
@@ -140,7 +140,7 @@ class ExportWait(Settings):
     mode: Literal["run", "sensor"] = "run"
     timeout_seconds: int = Field(default=6 * 3600, ge=60, le=7 * 24 * 3600)
     on_termination: Literal["cancel", "leave"] = "cancel"
-    sensor_status: Literal["RUNNING", "STOPPED"] = "RUNNING"
+    sensor_status: Literal["running", "stopped"] = "running"
 
 
 class SnapshotExportSettings(Settings):

@@ -16,6 +16,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from zeroetl_dagster.connections.athena import AthenaResult
+from zeroetl_dagster.connections.redshift import Rows
+
 
 def fault(code: str, message: str, operation: str = "Operation") -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": message}}, operation)
@@ -417,12 +420,6 @@ def crawl_folders(columns: dict[str, list[tuple[str, str]]]) -> Callable[[FakeGl
 
 
 @dataclass
-class Rows:
-    columns: tuple[str, ...]
-    rows: list[tuple[Any, ...]]
-
-
-@dataclass
 class FakeAthena:
     """Remembers statements; a view becomes a table of Glue, a count is answered from `counts`."""
 
@@ -437,10 +434,11 @@ class FakeAthena:
             table = {"Name": view[2], "TableType": "VIRTUAL_VIEW", "Parameters": {}}
             self.glue.databases[view[1]][view[2]] = table
 
-    def query(self, sql: str) -> Rows:
+    def query(self, sql: str) -> AthenaResult:
         self.statements.append(sql)
         asked = re.findall(r"SELECT '(\w+)', '([\d-]+)', count", sql)
-        return Rows(("a", "b", "c"), [(name, day, self.counts.get(name, 0)) for name, day in asked])
+        rows = Rows(("a", "b", "c"), [(name, day, self.counts.get(name, 0)) for name, day in asked])
+        return AthenaResult(rows, "q1", 0, 5, 1, False)
 
 
 @dataclass

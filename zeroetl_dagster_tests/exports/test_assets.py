@@ -132,7 +132,7 @@ def test_one_day_from_snapshot_to_views(run: Runner, mode: dict[str, Any], athen
     export, table = metadata(result, EXPORT), metadata(result, SALES_KEY)
     assert export["zeroetl/export_task"].startswith("shop-20240501-")
     assert (export["zeroetl/tables"], export["zeroetl/size_bytes"], export["zeroetl/extracted_gb"]) == (1, 120, 5.0)
-    assert export["zeroetl/estimated_cost_usd"] == pytest.approx(12 * 0.013)
+    assert export["zeroetl/estimated_cost_usd"] == pytest.approx(12 * 0.010)
     assert table["dagster/partition_row_count"] == 172
     assert [c.name for c in table["dagster/column_schema"].columns] == ["salesid", "pricepaid", "saletime"]
     assert table["zeroetl/latest_view"] == "shop_lake.public_sales_latest"
@@ -181,7 +181,9 @@ def test_materialising_a_day_again_exports_nothing_again(run: Runner, rds: FakeR
 
 
 @pytest.mark.usefixtures("complete")
-def test_a_new_export_is_made_when_asked_for_by_name_and_is_the_one_used_from_then_on(run: Runner, rds: FakeRds) -> None:
+def test_a_new_export_is_made_when_asked_for_by_name_and_is_the_one_used_from_then_on(
+    run: Runner, rds: FakeRds
+) -> None:
     run()
     config = {"ops": {"shop__export": {"config": {"new_export": True}}}}
     forced = metadata(run(run_config=config), EXPORT)["zeroetl/export_task"]
@@ -235,7 +237,9 @@ def test_a_table_that_was_asked_for_and_is_not_there_fails_a_check(run: Runner) 
     assert result.success and "public.users" in (check(result, "everything_asked_was_written").description or "")
 
 
-def test_a_schema_change_names_the_column(run: Runner, mode: dict[str, Any], rds: FakeRds, s3: FakeS3, glue: Any) -> None:
+def test_a_schema_change_names_the_column(
+    run: Runner, mode: dict[str, Any], rds: FakeRds, s3: FakeS3, glue: Any
+) -> None:
     rds.add_snapshot("before", datetime(2024, 4, 30, 3, tzinfo=UTC))
     writes(rds, s3, {"public.sales": SALES})
     run(settings_of(**mode), partition="2024-04-30")
@@ -262,7 +266,9 @@ def test_names_of_any_kind_are_assets(run: Runner, rds: FakeRds, s3: FakeS3) -> 
     assert result.success and {dg.AssetKey(["shop", "public", n]) for n in names} < made(result)
 
 
-def test_with_all_tables_one_that_was_not_known_is_reported_too(run: Runner, rds: FakeRds, s3: FakeS3, instance: Any) -> None:
+def test_with_all_tables_one_that_was_not_known_is_reported_too(
+    run: Runner, rds: FakeRds, s3: FakeS3, instance: Any
+) -> None:
     writes(rds, s3, {"public.sales": SALES})
     result = run(settings_of(tables="all"))
     assert result.success

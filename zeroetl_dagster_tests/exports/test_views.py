@@ -114,7 +114,7 @@ def test_rows_of_many_tables_are_one_query(athena: FakeAthena, catalogue: Catalo
     users = replace(table, name="public_users")
     empty = replace(table, name="public_empty", source=replace(table.source, files=0))
     athena.counts = {"public_sales": 3, "public_users": 4}
-    counted = views.count_rows(athena, [table, users, empty], "snapshot_date")
+    counted, _ = views.count_rows(athena, [table, users, empty], "snapshot_date")
     assert [t.rows for t in counted] == [3, 4, 0] and len(athena.statements) == 1
 
 
