@@ -7,7 +7,7 @@ integrations"); whether SQL is worth asking is decided in `changes.py` by compar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -102,11 +102,13 @@ def probe(rds: Any, cloudwatch: Any, *, integration_name: str, namespace: str, n
 
 def find_integration(rds: Any, name: str) -> dict[str, Any] | None:
     """The integration of this name (unique in an account and Region), as `describe_integrations` gives it."""
+    return next((one for one in list_integrations(rds) if one["IntegrationName"] == name), None)
+
+
+def list_integrations(rds: Any) -> Iterator[dict[str, Any]]:
+    """Every integration of the account and Region."""
     for page in rds.get_paginator("describe_integrations").paginate():
-        for integration in page["Integrations"]:
-            if integration["IntegrationName"] == name:
-                return dict(integration)
-    return None
+        yield from page["Integrations"]
 
 
 def read_metrics(cloudwatch: Any, integration_id: str, *, namespace: str, now: datetime) -> Metrics:

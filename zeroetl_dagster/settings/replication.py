@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from zeroetl_dagster.settings.base import Settings
 
 Engine = Literal["aurora-postgresql", "aurora-mysql", "postgres", "mysql"]
 Mode = Literal["ensure", "verify"]
@@ -60,11 +62,7 @@ _TABLE_ERROR = (
 )
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SourceSettings(_Settings):
+class SourceSettings(Settings):
     """The operational database: an Aurora cluster (`cluster`) or an RDS instance (`instance`)."""
 
     engine: Engine = Field(description="aurora-postgresql, aurora-mysql, postgres (RDS) or mysql (RDS)")
@@ -97,7 +95,7 @@ class SourceSettings(_Settings):
         return self.cluster or self.instance or ""
 
 
-class TargetOptions(_Settings):
+class TargetOptions(Settings):
     """Options of CREATE DATABASE … FROM INTEGRATION. Only what is written here is set and compared."""
 
     query_all_states: bool | None = Field(None, description="tables can be queried in every state, not only Synced")
@@ -108,7 +106,7 @@ class TargetOptions(_Settings):
     history_mode: bool | None = Field(None, description="keep every version of every row")
 
 
-class TargetSettings(_Settings):
+class TargetSettings(Settings):
     """The Redshift database that is made from the integration, in the namespace of the `redshift` connection."""
 
     database: str = Field(min_length=1)
@@ -122,7 +120,7 @@ class TargetSettings(_Settings):
         return value
 
 
-class ManageSettings(_Settings):
+class ManageSettings(Settings):
     """`ensure` creates and corrects, `verify` only compares and says what differs.
 
     Source parameters are only verified unless said otherwise: correcting them touches a production database and takes
@@ -138,7 +136,7 @@ class ManageSettings(_Settings):
     reboot_target: bool = False
 
 
-class WaitSettings(_Settings):
+class WaitSettings(Settings):
     """How long a provisioning step waits. AWS takes minutes to an hour; a large seed can take many."""
 
     integration_seconds: int = Field(3600, ge=1)
@@ -146,7 +144,7 @@ class WaitSettings(_Settings):
     reboot_seconds: int = Field(1800, ge=1)
 
 
-class SensorSettings(_Settings):
+class SensorSettings(Settings):
     """The activity sensor. CloudWatch is asked on every tick; SQL only when it says that something was applied."""
 
     interval_seconds: int = Field(30, ge=1)
@@ -172,7 +170,7 @@ class SensorSettings(_Settings):
         return self
 
 
-class SourceLogin(_Settings):
+class SourceLogin(Settings):
     """How the row count check logs in to the source: `secret: managed` is the secret that RDS keeps for the master."""
 
     secret: str | None = Field(None, description="`managed`, or the ARN of a secret with username and password")
@@ -191,7 +189,7 @@ class SourceLogin(_Settings):
         return self
 
 
-class ChecksSettings(_Settings):
+class ChecksSettings(Settings):
     """Which checks are defined. `row_counts` needs a network path and a driver to the source."""
 
     synced_but_empty: bool = True
@@ -200,7 +198,7 @@ class ChecksSettings(_Settings):
     source_login: SourceLogin = SourceLogin()
 
 
-class IntegrationSettings(_Settings):
+class IntegrationSettings(Settings):
     """One pipeline: a source, the integration, and the Redshift database made from it."""
 
     name: str = Field(description="the pipeline: asset key prefix, group, and first part of names in mart SQL")
