@@ -158,8 +158,7 @@ class _Tick:
         event = record.asset_materialization
         if event is None or event.partition is None or face.TASK not in event.metadata:
             return None
-        run = self._context.instance.get_run_by_id(record.event_log_entry.run_id)
-        if run is not None and (run.asset_selection is None or run.asset_selection & set(self._following)):
+        if self._planned(record.event_log_entry.run_id) & set(self._following):
             return None
         task = str(face.plain(event.metadata[face.TASK]))
         return dg.RunRequest(
@@ -167,6 +166,17 @@ class _Tick:
             partition_key=event.partition,
             asset_selection=self._following,
         )
+
+    def _planned(self, run_id: str) -> set[AssetKey]:
+        """What the run set out to materialise (none for an event that somebody reported without a run)."""
+        planned = self._context.instance.get_records_for_run(
+            run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+        ).records
+        return {
+            key
+            for record in planned
+            if (event := record.event_log_entry.dagster_event) is not None and (key := event.asset_key) is not None
+        }
 
 
 def _note(record: dg.EventLogRecord) -> Note | None:

@@ -143,6 +143,35 @@ class ExportWait(Settings):
     sensor_status: Literal["running", "stopped"] = "running"
 
 
+class ReconciledMart(Settings):
+    """A mart that exists in both engines. `athena` and `redshift` are asset keys, written `component/mart`.
+
+    `period_column` holds the first day of what a row stands for, `period_days` how many days that is; with them, what
+    had ended before the snapshot can be compared although the source goes on.
+    """
+
+    athena: str = Field(pattern=r"^[^/]+(/[^/]+)+$")
+    redshift: str = Field(pattern=r"^[^/]+(/[^/]+)+$")
+    keys: tuple[str, ...] = Field(min_length=1)
+    period_column: str | None = None
+    period_days: int = Field(default=1, ge=1)
+
+
+class Reconciliation(Settings):
+    """Hold the marts of a snapshot against those of the stream, where both paths exist.
+
+    `integration_database` is the Redshift database that was made from the integration (its activity tells whether the
+    source was quiet). `tolerance` is relative; `margin_seconds` before the snapshot count as after it.
+    """
+
+    redshift: str
+    integration_database: str = Field(min_length=1)
+    marts: tuple[ReconciledMart, ...] = Field(min_length=1)
+    tolerance: float = Field(default=1e-6, ge=0)
+    margin_seconds: float = Field(default=0, ge=0)
+    max_rows: int = Field(default=200_000, ge=1)
+
+
 class SnapshotExportSettings(Settings):
     """One snapshot export. Raises (through `settings.errors.parse`) one message that names the YAML path."""
 
@@ -162,6 +191,7 @@ class SnapshotExportSettings(Settings):
     time_zone: str = "UTC"
     start_date: date
     wait: ExportWait = ExportWait()
+    reconcile: Reconciliation | None = None
 
     @field_validator("name")
     @classmethod
@@ -201,6 +231,12 @@ class SnapshotExportSettings(Settings):
             if not value:
                 raise ValueError("an empty list exports nothing: list tables, or say `all`")
         return value
+
+    @model_validator(mode="after")
+    def _athena_to_reconcile(self) -> SnapshotExportSettings:
+        if self.reconcile is not None and self.athena is None:
+            raise ValueError("reconcile: marts are read through Athena: name its connection with `athena`")
+        return self
 
     @model_validator(mode="after")
     def _tables_can_be_exported(self) -> SnapshotExportSettings:
