@@ -1,0 +1,442 @@
+"""PostgreSQL's frontend/backend protocol, version 3, as Redshift speaks it: sockets and bytes, nothing of SQL.
+
+Source: PostgreSQL documentation, "Frontend/Backend Protocol", and redshift_connector 2.2.0's own start-up keys
+(client_protocol_version, driver_version, os_version), which a plain PostgreSQL refuses. Loopback only, a thread a
+connection; passwords are asked in clear text, which never leaves the machine.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import json
+import logging
+import secrets
+import socket
+import struct
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import duckdb
+
+from zeroetl_dagster.local.warehouse import dialect
+from zeroetl_dagster.local.warehouse.dialect import SqlError, Statement
+from zeroetl_dagster.local.warehouse.session import Session
+from zeroetl_dagster.local.warehouse.storage import Namespace, Warehouse
+
+log = logging.getLogger("zeroetl.local.warehouse")
+
+_SSL, _GSS, _CANCEL, _V3 = 80877103, 80877104, 80877102, 196608
+_EPOCH = dt.datetime(2000, 1, 1)
+_PIDS = itertools.count(1073741824)
+
+# DuckDB type -> (oid, size). What is not listed travels as varchar.
+_OIDS = {
+    "BOOLEAN": (16, 1), "TINYINT": (21, 2), "SMALLINT": (21, 2), "INTEGER": (23, 4), "BIGINT": (20, 8),
+    "UTINYINT": (21, 2), "USMALLINT": (23, 4), "UINTEGER": (20, 8), "HUGEINT": (1700, -1), "UBIGINT": (1700, -1),
+    "FLOAT": (700, 4), "DOUBLE": (701, 8), "DATE": (1082, 4), "TIMESTAMP": (1114, 8), "TIME": (1083, 8),
+    "TIMESTAMP WITH TIME ZONE": (1184, 8), "VARCHAR": (1043, -1),
+}  # fmt: skip
+
+
+class Listener:
+    """The endpoint of one workgroup or cluster."""
+
+    def __init__(
+        self,
+        warehouse: Warehouse,
+        name: str,
+        namespace: Namespace,
+        port: int,
+        settings: dict[str, str],
+        rpu: int | None,
+    ) -> None:
+        self.warehouse, self.name, self.namespace = warehouse, name, namespace
+        self.settings, self.rpu, self.paused = settings, rpu, False
+        self.sessions: dict[tuple[int, int], Session] = {}
+        self._socket = socket.create_server(("127.0.0.1", port))
+        self._open: set[socket.socket] = set()
+        threading.Thread(target=self._accept, name=f"redshift-{name}", daemon=True).start()
+
+    def stop(self) -> None:
+        self._socket.close()
+        for connection in list(self._open):
+            _shut(connection)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._open.add(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            Connection(self, connection).serve()
+        except (ConnectionError, EOFError, OSError):
+            log.debug("a client of %s went away", self.name)
+        except Exception:
+            log.exception("a session of %s failed", self.name)
+        finally:
+            self._open.discard(connection)
+            _shut(connection)
+
+
+@dataclass
+class Portal:
+    """A bound statement; `rows` once it has been executed, of which `at` were sent."""
+
+    statement: Statement
+    params: list[Any]
+    formats: list[int]
+    types: list[str] = field(default_factory=list)
+    rows: Sequence[tuple[Any, ...]] | None = None
+    tag: str = ""
+    at: int = 0
+
+
+@dataclass
+class Prepared:
+    statement: Statement | None
+    oids: list[int]
+
+
+class Connection:
+    """One client."""
+
+    def __init__(self, listener: Listener, connection: socket.socket) -> None:
+        self.listener = listener
+        self.socket = connection
+        self.reader = connection.makefile("rb")
+        self.out = bytearray()
+        self.key = (next(_PIDS), secrets.randbits(31))
+        self.prepared: dict[str, Prepared] = {}
+        self.portals: dict[str, Portal] = {}
+        self.skip_to_sync = False
+        self.session: Session
+
+    def serve(self) -> None:
+        start = self._start()
+        if start is None:
+            return
+        try:
+            self.session = self._log_in(start)
+        except SqlError as error:
+            self._error(error)
+            self._flush()
+            return
+        self.listener.sessions[self.key] = self.session
+        try:
+            self._loop()
+        finally:
+            self.listener.sessions.pop(self.key, None)
+            self.session.close()
+
+    def _start(self) -> dict[str, str] | None:
+        while True:
+            length, code = struct.unpack("!ii", self._exactly(8))
+            body = self._exactly(length - 8)
+            if code in (_SSL, _GSS):
+                self.socket.sendall(b"N")
+            elif code == _CANCEL:
+                session = self.listener.sessions.get(struct.unpack("!ii", body))
+                if session is not None:
+                    session.interrupt()
+                return None
+            else:
+                parts = body.decode().split("\0")
+                return dict(zip(parts[::2], parts[1::2], strict=False))
+
+    def _log_in(self, start: dict[str, str]) -> Session:
+        user, database = start.get("user", ""), start.get("database") or start.get("user", "")
+        self._send(b"R", struct.pack("!i", 3))
+        self._flush()
+        kind, body = self._message()
+        found = self.listener.namespace.authenticate(user, body.rstrip(b"\0").decode()) if kind == b"p" else None
+        if found is None:
+            raise SqlError("28000", f'password authentication failed for user "{user}"')
+        if self.listener.paused:
+            raise SqlError("57P03", "the cluster is paused: resume it to accept connections")
+        session = Session(
+            self.listener.warehouse, self.listener.namespace, found, database, self.listener.settings, self.key[0]
+        )
+        self._send(b"R", struct.pack("!i", 0))
+        for name, value in _STATUS.items():
+            self._send(b"S", f"{name}\0{value}\0".encode())
+        self._send(b"K", struct.pack("!ii", *self.key))
+        self._ready()
+        return session
+
+    def _loop(self) -> None:
+        handlers: dict[bytes, Callable[[bytes], None]] = {
+            b"Q": self._query, b"P": self._parse, b"B": self._bind, b"D": self._describe,
+            b"E": self._execute, b"C": self._close, b"H": lambda _: self._flush(),
+        }  # fmt: skip
+        while True:
+            kind, body = self._message()
+            if kind == b"X":
+                return
+            if kind == b"S":
+                self.skip_to_sync = False
+                self._ready()
+                continue
+            if self.skip_to_sync:
+                continue
+            try:
+                handlers[kind](body)
+            except (SqlError, duckdb.Error) as error:
+                self.session.abort()
+                self._error(error if isinstance(error, SqlError) else self.session.explained(error))
+                self.skip_to_sync = kind != b"Q"
+                if kind == b"Q":
+                    self._ready()
+
+    def _query(self, body: bytes) -> None:
+        statements = dialect.split(body.rstrip(b"\0").decode())
+        if not statements:
+            self._send(b"I", b"")
+        for text in statements:
+            result = self.session.run(self.session.prepare(text))
+            if result.columns is not None:
+                types = [kind for _, kind in result.columns]
+                self._row_description(result.columns, [])
+                self._rows(result.rows, types, [])
+            self._send(b"C", result.tag.encode() + b"\0")
+        self._ready()
+
+    def _parse(self, body: bytes) -> None:
+        name, text, rest = body.split(b"\0", 2)
+        (count,) = struct.unpack_from("!h", rest)
+        oids = list(struct.unpack_from(f"!{count}i", rest, 2))
+        statements = dialect.split(text.decode())
+        if len(statements) > 1:
+            raise SqlError("42601", "cannot insert multiple commands into a prepared statement")
+        statement = self.session.prepare(statements[0]) if statements else None
+        self.prepared[name.decode()] = Prepared(statement, oids)
+        self._send(b"1", b"")
+
+    def _bind(self, body: bytes) -> None:
+        portal, name, rest = body.split(b"\0", 2)
+        prepared = self.prepared[name.decode()]
+        formats, at = _shorts(rest, 0)
+        (count,) = struct.unpack_from("!h", rest, at)
+        at += 2
+        params: list[Any] = []
+        for number in range(count):
+            (length,) = struct.unpack_from("!i", rest, at)
+            at += 4
+            if length < 0:
+                params.append(None)
+                continue
+            fmt = formats[number] if len(formats) > 1 else formats[0] if formats else 0
+            oid = prepared.oids[number] if number < len(prepared.oids) else 0
+            params.append(_decode(rest[at : at + length], oid, fmt))
+            at += length
+        results, _ = _shorts(rest, at)
+        statement = prepared.statement or Statement("noop", "")
+        self.portals[portal.decode()] = Portal(statement, params, results)
+        self._send(b"2", b"")
+
+    def _describe(self, body: bytes) -> None:
+        kind, name = body[:1], body[1:].rstrip(b"\0").decode()
+        if kind == b"S":
+            prepared = self.prepared[name]
+            self._send(b"t", struct.pack(f"!h{len(prepared.oids)}i", len(prepared.oids), *prepared.oids))
+            statement, formats = prepared.statement, []
+        else:
+            statement, formats = self.portals[name].statement, self.portals[name].formats
+        columns = self.session.describe(statement) if statement is not None else None
+        if columns is None:
+            self._send(b"n", b"")
+        else:
+            self._row_description(columns, formats)
+
+    def _execute(self, body: bytes) -> None:
+        name, rest = body.split(b"\0", 1)
+        (limit,) = struct.unpack("!i", rest)
+        portal = self.portals[name.decode()]
+        if portal.rows is None:
+            result = self.session.run(portal.statement, portal.params)
+            portal.rows, portal.tag = result.rows, result.tag
+            portal.types = [kind for _, kind in result.columns or ()]
+        chunk = portal.rows[portal.at : portal.at + limit] if limit > 0 else portal.rows[portal.at :]
+        portal.at += len(chunk)
+        self._rows(chunk, portal.types, portal.formats)
+        if portal.at < len(portal.rows):
+            self._send(b"s", b"")
+        else:
+            self._send(b"C", portal.tag.encode() + b"\0")
+
+    def _close(self, body: bytes) -> None:
+        found: dict[str, Any] = self.prepared if body[:1] == b"S" else self.portals
+        found.pop(body[1:].rstrip(b"\0").decode(), None)
+        self._send(b"3", b"")
+
+    def _row_description(self, columns: Sequence[tuple[str, str]], formats: list[int]) -> None:
+        body = bytearray(struct.pack("!h", len(columns)))
+        for number, (name, kind) in enumerate(columns):
+            oid, size = _oid(kind)
+            fmt = _format(formats, number)
+            body += name.encode() + b"\0" + struct.pack("!ihihih", 0, 0, oid, size, _modifier(kind), fmt)
+        self._send(b"T", bytes(body))
+
+    def _rows(self, rows: Sequence[tuple[Any, ...]], types: list[str], formats: list[int]) -> None:
+        encoders = [_encoder(kind, _format(formats, number)) for number, kind in enumerate(types)]
+        for row in rows:
+            body = bytearray(struct.pack("!h", len(row)))
+            for value, encode in zip(row, encoders, strict=True):
+                if value is None:
+                    body += b"\xff\xff\xff\xff"
+                else:
+                    data = encode(value)
+                    body += struct.pack("!i", len(data)) + data
+            self._send(b"D", bytes(body))
+
+    def _error(self, error: SqlError) -> None:
+        fields = {"S": "ERROR", "C": error.code, "M": str(error)}
+        self._send(b"E", b"".join(k.encode() + v.encode() + b"\0" for k, v in fields.items()) + b"\0")
+
+    def _ready(self) -> None:
+        session = getattr(self, "session", None)
+        status = b"I" if session is None or not session.in_transaction else b"E" if session.failed else b"T"
+        self._send(b"Z", status)
+        self._flush()
+
+    def _message(self) -> tuple[bytes, bytes]:
+        kind = self._exactly(1)
+        (length,) = struct.unpack("!i", self._exactly(4))
+        return kind, self._exactly(length - 4)
+
+    def _exactly(self, count: int) -> bytes:
+        data = self.reader.read(count)
+        if len(data) != count:
+            raise EOFError
+        return data
+
+    def _send(self, kind: bytes, body: bytes) -> None:
+        self.out += kind + struct.pack("!i", len(body) + 4) + body
+        if len(self.out) > 1 << 16:
+            self._flush()
+
+    def _flush(self) -> None:
+        self.socket.sendall(self.out)
+        self.out.clear()
+
+
+_STATUS = {
+    "server_version": "8.0.2",
+    "server_encoding": "UTF8",
+    "client_encoding": "UTF8",
+    "DateStyle": "ISO, MDY",
+    "TimeZone": "UTC",
+    "integer_datetimes": "on",
+    "standard_conforming_strings": "on",
+    "server_protocol_version": "0",
+}
+
+
+def _shut(connection: socket.socket) -> None:
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        log.debug("already closed")
+    connection.close()
+
+
+def _shorts(data: bytes, at: int) -> tuple[list[int], int]:
+    (count,) = struct.unpack_from("!h", data, at)
+    return list(struct.unpack_from(f"!{count}h", data, at + 2)), at + 2 + 2 * count
+
+
+def _format(formats: list[int], number: int) -> int:
+    return formats[number] if len(formats) > 1 else formats[0] if formats else 0
+
+
+def _oid(kind: str) -> tuple[int, int]:
+    return (1700, -1) if kind.startswith("DECIMAL") else _OIDS.get(kind, (1043, -1))
+
+
+def _modifier(kind: str) -> int:
+    if kind.startswith("DECIMAL("):
+        precision, scale = kind[8:-1].split(",")
+        return (int(precision) << 16 | int(scale)) + 4
+    return -1
+
+
+def _encoder(kind: str, fmt: int) -> Callable[[Any], bytes]:
+    oid, _ = _oid(kind)
+    if fmt == 1 and oid in _BINARY:
+        return _BINARY[oid]
+    return _text
+
+
+def _text(value: Any) -> bytes:
+    if isinstance(value, bool):
+        return b"t" if value else b"f"
+    if isinstance(value, Decimal):
+        return format(value, "f").encode()
+    if isinstance(value, dt.datetime):
+        text = value.isoformat(sep=" ")
+        return (text if value.tzinfo is None else text.removesuffix(":00")).encode()
+    if isinstance(value, bytes):
+        return value.hex().encode()
+    if isinstance(value, list | dict):
+        return json.dumps(value, default=str).encode()
+    return str(value).encode()
+
+
+def _micros(value: dt.datetime) -> bytes:
+    naive = value.astimezone(dt.UTC).replace(tzinfo=None) if value.tzinfo else value
+    return struct.pack("!q", (naive - _EPOCH) // dt.timedelta(microseconds=1))
+
+
+_BINARY: dict[int, Callable[[Any], bytes]] = {
+    16: lambda v: b"\x01" if v else b"\x00",
+    20: lambda v: struct.pack("!q", v),
+    21: lambda v: struct.pack("!h", v),
+    23: lambda v: struct.pack("!i", v),
+    700: lambda v: struct.pack("!f", v),
+    701: lambda v: struct.pack("!d", v),
+    1114: _micros,
+    1184: _micros,
+}
+
+
+def _decode(data: bytes, oid: int, fmt: int) -> Any:
+    """A parameter's value: binary as its type has it, text as a string (DuckDB casts it where it is used)."""
+    if fmt == 1:
+        if oid in _BINARY_IN:
+            return _BINARY_IN[oid](data)
+        return data if oid == 17 else data.decode()
+    text = data.decode()
+    if oid in (20, 21, 23):
+        return int(text)
+    if oid in (700, 701):
+        return float(text)
+    if oid == 1700:
+        return Decimal(text)
+    if oid == 16:
+        return text.lower() in ("t", "true", "1")
+    return text
+
+
+def _timestamp_in(data: bytes) -> dt.datetime:
+    return _EPOCH + dt.timedelta(microseconds=struct.unpack("!q", data)[0])
+
+
+_BINARY_IN: dict[int, Callable[[bytes], Any]] = {
+    16: lambda d: d != b"\x00",
+    20: lambda d: struct.unpack("!q", d)[0],
+    21: lambda d: struct.unpack("!h", d)[0],
+    23: lambda d: struct.unpack("!i", d)[0],
+    700: lambda d: struct.unpack("!f", d)[0],
+    701: lambda d: struct.unpack("!d", d)[0],
+    1114: _timestamp_in,
+    1184: lambda d: _timestamp_in(d).replace(tzinfo=dt.UTC),
+}
