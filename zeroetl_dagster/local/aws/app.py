@@ -79,6 +79,8 @@ def build_app(
             return _refuse(environ, start, service, _unknown(environ, service, services), request_id)
         try:
             return found(environ, start)
+        except AwsError as error:
+            return _refuse(environ, start, service, error, request_id)
         except Exception:  # a fault of ours: the client learns where to look, the log has the trace
             log.exception("%s failed (request %s)", service, request_id)
             fault = AwsError("InternalFailure", f"The embedded AWS failed; its log has request {request_id}.", 500)

@@ -218,10 +218,10 @@ def _string_violations(value: Any, shape: Shape, path: str) -> Iterator[str]:
     yield from _length(value, shape, path)
     allowed = shape.metadata.get("enum")
     if allowed and value not in allowed:
-        yield _failed(value, path, f"satisfy enum value set: [{', '.join(allowed)}]")
+        yield _failed(_shown(value, shape), path, f"satisfy enum value set: [{', '.join(allowed)}]")
     pattern = shape.metadata.get("pattern")
     if pattern and not _compiled(pattern).fullmatch(value):
-        yield _failed(value, path, f"satisfy regular expression pattern: {pattern}")
+        yield _failed(_shown(value, shape), path, f"satisfy regular expression pattern: {pattern}")
 
 
 @cache
@@ -234,11 +234,14 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 def _length(value: Any, shape: Shape, path: str) -> Iterator[str]:
     low, high = shape.metadata.get("min"), shape.metadata.get("max")
-    shown = "<sensitiveDataRedacted>" if shape.metadata.get("sensitive") else value
     if low is not None and len(value) < low:
-        yield _failed(shown, path, f"have length greater than or equal to {low}")
+        yield _failed(_shown(value, shape), path, f"have length greater than or equal to {low}")
     if high is not None and len(value) > high:
-        yield _failed(shown, path, f"have length less than or equal to {high}")
+        yield _failed(_shown(value, shape), path, f"have length less than or equal to {high}")
+
+
+def _shown(value: Any, shape: Shape) -> Any:
+    return "<sensitiveDataRedacted>" if shape.metadata.get("sensitive") else value
 
 
 def _failed(value: Any, path: str, constraint: str) -> str:
@@ -258,6 +261,8 @@ def _read(environ: WSGIEnvironment) -> tuple[str, str, bytes, dict[str, str]]:
     body: bytes = environ["wsgi.input"].read(length)
     if environ.get("HTTP_CONTENT_ENCODING") == "gzip":  # boto3 compresses large PutMetricData requests
         body = gzip.decompress(body)
+    if smithy := environ.get("HTTP_SMITHY_PROTOCOL"):  # not botocore's choice for any service here
+        raise not_implemented("any service", f"requests in the protocol {smithy} (it speaks json and query)")
     if target := environ.get("HTTP_X_AMZ_TARGET"):
         return "json", str(target).rpartition(".")[2], body, {}
     values = dict(parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True))
