@@ -76,6 +76,15 @@ def asked_tables(settings: SnapshotExportSettings) -> list[SourceTable] | None:
     return [parse_table(label, source.database, mysql=source.is_mysql) for label in settings.tables]
 
 
+def discover_tables(rds: Any, s3: Any, settings: SnapshotExportSettings) -> list[SourceTable]:
+    """The tables of the newest export that is complete: what `tables: all` means today. Empty before the first one."""
+    task = export_task.newest_complete(rds, settings.name, settings.bucket)
+    if task is None:
+        return []
+    listing = manifest.read(s3, settings.bucket, settings.prefix, task.identifier)
+    return [entry.table for entry in written(listing, settings, task.warning).tables]
+
+
 def plan(settings: SnapshotExportSettings, day: date, nonce: str | None = None) -> ExportPlan:
     """The export of this day as configured. `nonce` makes it another one than was made before."""
     source = settings.source

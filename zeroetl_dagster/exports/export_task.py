@@ -26,6 +26,7 @@ ENDED = ("COMPLETE", "FAILED", "CANCELED")
 _RUNNING = ("STARTING", "IN_PROGRESS", "CANCELING")
 _MAX_ATTEMPTS = 100
 _MAX_UNANSWERED = 10
+_SLUG = 24
 
 POLL = Backoff(first=5, factor=1.5, cap=60, jitter=0.1)
 
@@ -61,7 +62,7 @@ class ExportPlan:
         """Beginning of every identifier of this partition and these tables, at most 45 characters."""
         parts = (self.pipeline, self.source, self.bucket, self.prefix, *self.export_only)
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
-        return f"{slug(self.pipeline, 24)}-{self.day:%Y%m%d}-{digest}"
+        return f"{slug(self.pipeline, _SLUG)}-{self.day:%Y%m%d}-{digest}"
 
     def identifier(self, attempt: int) -> str:
         """Identifier of this attempt (1, 2, …): at most 60 characters, letters, digits and single hyphens."""
@@ -119,6 +120,16 @@ def running_tasks(rds: Any, source_arn: str | None = None) -> list[Task]:
         asked = {"Filters": [{"Name": "status", "Values": [status.lower() for status in _RUNNING]}]}
     pages = rds.get_paginator("describe_export_tasks").paginate(**asked)
     return [task for page in pages for item in page["ExportTasks"] if (task := _task(item)).running]
+
+
+def newest_complete(rds: Any, pipeline: str, bucket: str) -> Task | None:
+    """The youngest COMPLETE task of any day of this pipeline that AWS still lists."""
+    prefix = f"{slug(pipeline, _SLUG)}-"
+    wanted = [{"Name": "status", "Values": ["complete"]}, {"Name": "s3-bucket", "Values": [bucket]}]
+    pages = rds.get_paginator("describe_export_tasks").paginate(Filters=wanted)
+    tasks = [task for page in pages for item in page["ExportTasks"] if (task := _task(item)).status == "COMPLETE"]
+    own = [task for task in tasks if task.identifier.startswith(prefix) and task.bucket == bucket]
+    return max(own, key=lambda task: (task.started_at is not None, task.started_at, task.identifier), default=None)
 
 
 def find_own(rds: Any, plan: ExportPlan, *, known: str | None = None) -> tuple[Task | None, int]:
