@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from graphlib import CycleError, TopologicalSorter
+from graphlib import CycleError
 from typing import Literal
 
 import sqlglot
@@ -21,6 +21,7 @@ from sqlglot.errors import ParseError, SqlglotError, TokenError
 from sqlglot.optimizer.scope import Scope, build_scope, traverse_scope
 
 from zeroetl_dagster.connections.sql import identifier, qualified
+from zeroetl_dagster.marts.due import in_order
 from zeroetl_dagster.marts.model import MartError, Model
 from zeroetl_dagster.settings.marts import Materialization
 
@@ -95,7 +96,7 @@ def compile_marts(models: Iterable[Model], target: Target) -> dict[str, Compiled
     by_name = {model.name: model for model in models}
     compiled = {name: _compile(model, by_name, target) for name, model in by_name.items()}
     try:
-        order = tuple(TopologicalSorter({name: mart.marts for name, mart in compiled.items()}).static_order())
+        order = tuple(in_order({name: mart.marts for name, mart in compiled.items()}))
     except CycleError as error:
         circle = list(reversed(error.args[1]))
         raise MartError(

@@ -10,7 +10,7 @@ Keys are any strings that name tables and marts without ambiguity; data versions
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from graphlib import TopologicalSorter
@@ -112,11 +112,10 @@ def decide(marts: Mapping[str, Mart], situation: Situation) -> Decision:
     mart that waits does not hold those below it: they may be refreshed from its old content, if a change of another
     input asks for it, and once more when it has moved.
     """
-    order = TopologicalSorter({k: [i for i in m.inputs if i in marts] for k, m in marts.items()}).static_order()
     run: dict[str, None] = {}  # a set that keeps its order
     waiting: dict[str, Waiting] = {}
     because: dict[str, str] = {}
-    for key in order:
+    for key in in_order({key: [i for i in mart.inputs if i in marts] for key, mart in marts.items()}):
         mart = marts[key]
         cause = _cause(mart, situation, run)
         if cause is None:
@@ -128,6 +127,16 @@ def decide(marts: Mapping[str, Mart], situation: Situation) -> Decision:
         else:
             waiting[key] = wait
     return Decision(tuple(run), waiting, because)
+
+
+def in_order(reads: Mapping[str, Iterable[str]]) -> Iterator[str]:
+    """Each name after those it reads; otherwise by name, so that the order is always the same."""
+    sorter = TopologicalSorter(reads)
+    sorter.prepare()
+    while sorter.is_active():
+        ready = sorted(sorter.get_ready())
+        yield from ready
+        sorter.done(*ready)
 
 
 def ancestors(key: str, marts: Mapping[str, Mart]) -> set[str]:
