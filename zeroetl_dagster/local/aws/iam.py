@@ -28,7 +28,7 @@ class Iam(Service):
 
     name = "iam"
 
-    # ---- users and their keys ------------------------------------------------------------------------------------
+    # ---- users and their keys --------------------------------------------------------------------------------------
 
     def create_user(self, call: Call) -> Document:
         name, path = call.params["UserName"], call.params.get("Path", "/")
@@ -158,7 +158,7 @@ class Iam(Service):
         _holder(call, "iam.role", call.params["RoleName"])
         return _page(call, "InstanceProfiles", [])  # there is no EC2 here, so no instance profile either
 
-    # ---- inline policies ---------------------------------------------------------------------------------------------
+    # ---- inline policies -------------------------------------------------------------------------------------------
 
     def put_role_policy(self, call: Call) -> Document:
         return _put_inline(call, "iam.role", call.params["RoleName"])
@@ -184,7 +184,7 @@ class Iam(Service):
     def delete_user_policy(self, call: Call) -> Document:
         return _delete_inline(call, "iam.user", call.params["UserName"])
 
-    # ---- managed policies --------------------------------------------------------------------------------------------
+    # ---- managed policies ------------------------------------------------------------------------------------------
 
     def create_policy(self, call: Call) -> Document:
         name, path = call.params["PolicyName"], call.params.get("Path", "/")

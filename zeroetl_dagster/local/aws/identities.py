@@ -21,6 +21,7 @@ from zeroetl_dagster.local.aws import policy
 from zeroetl_dagster.local.aws.errors import AwsError
 
 if TYPE_CHECKING:
+    from zeroetl_dagster.local.aws.s3_objects import Bucket
     from zeroetl_dagster.local.folder import DataFolder
     from zeroetl_dagster.local.store import Store
     from zeroetl_dagster.local.world import World
@@ -179,6 +180,21 @@ class Identities:
         """What the inline and attached policies of a role or user document say."""
         documents = [*holder.get("inline", {}).values(), *map(self.policy_document, holder.get("attached", []))]
         return policy.decide(documents, action=action, resource=resource, context=context)
+
+    def role_may_use_bucket(self, role: Mapping[str, Any], bucket: Bucket, action: str, resource: str) -> bool:
+        """What a service that assumed `role` may do: within one account the role's policies or the bucket's are
+        enough, across accounts both must allow; a Deny of either wins."""
+        own = self.holder_decides(role, action, resource)
+        document = bucket.config.get("Policy")
+        principal = policy.Principal((role["Arn"],))
+        said = None
+        if document:
+            said = policy.decide([document], action=action, resource=resource, principal=principal)
+        if "Deny" in (own, said):
+            return False
+        if bucket.account == role["Arn"].split(":")[4]:
+            return "Allow" in (own, said)
+        return own == said == "Allow"
 
     def policy_document(self, arn: str) -> dict[str, Any]:
         """The default version of a managed policy. Raises `AwsError` NoSuchEntity."""
