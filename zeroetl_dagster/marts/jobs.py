@@ -38,6 +38,15 @@ def component_job(component: str, keys: Sequence[AssetKey]) -> UnresolvedAssetJo
     )
 
 
+def pipeline_job(pipeline: str) -> UnresolvedAssetJobDefinition:
+    """`<pipeline>_refresh`: the one target of a pipeline's activity sensor, which asks it for the marts it leads."""
+    return refresh_job(
+        f"{pipeline}_refresh",
+        all_marts(),
+        f"What the activity sensor of `{pipeline}` asks for: those marts whose data moved. By hand: all marts.",
+    )
+
+
 def nightly_schedule(
     component: str, job: UnresolvedAssetJobDefinition, settings: NightlySettings
 ) -> dg.ScheduleDefinition:
