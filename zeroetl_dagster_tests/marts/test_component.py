@@ -96,6 +96,7 @@ def test_what_the_scaffolder_writes_loads(tmp_path: Path) -> None:
         target_path=tmp_path / "marts",
         scaffold_format="yaml",
         project_root=tmp_path,
+        params=None,
     )
     RedshiftMartsScaffolder().scaffold(request)
     written = yaml.safe_load((tmp_path / "marts" / "defs.yaml").read_text())
