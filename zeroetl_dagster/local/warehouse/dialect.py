@@ -37,7 +37,7 @@ class SqlError(Exception):
 
 @dataclass(frozen=True)
 class Statement:
-    """One statement. `kind` says who carries it out; `sql` is DuckDB's, with `$1` placeholders; `args` what was said."""
+    """One statement: `kind` says who carries it out, `sql` is DuckDB's with `$1` placeholders, `args` what was said."""
 
     kind: str
     tag: str
