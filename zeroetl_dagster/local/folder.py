@@ -54,3 +54,8 @@ class DataFolder:
     def redshift(self, namespace_id: str) -> Path:
         """One folder a namespace, one DuckDB file a Redshift database in it."""
         return self.root / "redshift" / namespace_id
+
+    def postgres_clusters(self) -> list[str]:
+        """The keys of all clusters that have a data directory."""
+        base = self.root / "postgres"
+        return sorted("/".join(path.parent.relative_to(base).parts) for path in base.glob("*/*/*/PG_VERSION"))
