@@ -129,7 +129,7 @@ def down(folder: DataFolder) -> None:
 @needs_local
 def reset(folder: DataFolder, yes: bool) -> None:
     """Stop it and delete its data (and Dagster's history of it)."""
-    from zeroetl_dagster.local import supervisor
+    from zeroetl_dagster.local import postgres_files, supervisor
 
     if not folder.root.exists():
         click.echo(f"{folder.root} does not exist; nothing to reset")
@@ -139,6 +139,7 @@ def reset(folder: DataFolder, yes: bool) -> None:
     if not yes:
         click.confirm(f"Delete everything in {folder.root}?", abort=True)
     supervisor.stop(folder)
+    postgres_files.remove_outside(folder)
     shutil.rmtree(folder.root)
     click.echo(f"deleted {folder.root}")
 

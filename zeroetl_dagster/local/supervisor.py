@@ -259,7 +259,8 @@ def _is_ours(pid: int, folder: DataFolder) -> bool:
     with contextlib.suppress(psutil.Error, OSError):
         process = psutil.Process(pid)
         if process.name() == "postgres":  # it writes its title over its environment, but lives in its data directory
-            return Path(process.cwd()).is_relative_to(folder.root)
+            home = (folder.root / "postgres").resolve()  # may lie outside the data folder: see postgres_files
+            return Path(process.cwd()).is_relative_to(home)
         if process.environ().get(MARK) == str(folder.root):
             return process.status() != psutil.STATUS_ZOMBIE
         command = process.cmdline()  # the supervisor itself: started by a user's shell, it has no mark
