@@ -7,9 +7,10 @@ from pathlib import Path
 import dagster as dg
 
 from zeroetl_dagster.components.base import SettingsComponent
-from zeroetl_dagster.marts.assets import build_assets, mart_key
+from zeroetl_dagster.marts.assets import mart_key
 from zeroetl_dagster.marts.checks import build_check
 from zeroetl_dagster.marts.compile import CompiledMart, Target, compile_marts
+from zeroetl_dagster.marts.engines import redshift_assets
 from zeroetl_dagster.marts.jobs import component_job, nightly_schedule, refresh_sensor
 from zeroetl_dagster.marts.model import read_models
 from zeroetl_dagster.settings.marts import RedshiftMartsSettings
@@ -68,7 +69,7 @@ def build_mart_definitions(settings: RedshiftMartsSettings, folder: Path) -> dg.
     job = component_job(settings.name, keys)
     nightly, sensor = settings.nightly, settings.refresh_sensor
     return dg.Definitions(
-        assets=[build_assets(settings, compiled)],
+        assets=[redshift_assets(settings, compiled)],
         asset_checks=[build_check(settings.name, keys)],
         jobs=[job],
         schedules=[nightly_schedule(settings.name, job, nightly)] if nightly else [],

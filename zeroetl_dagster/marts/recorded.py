@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import dagster as dg
@@ -42,6 +42,9 @@ ATTEMPTS, CODE = "zeroetl/attempts", "zeroetl/code"
 # Metadata of the failure that ends a run in which some marts failed.
 FAILED, SKIPPED = "zeroetl/failed", "zeroetl/skipped"
 
+# Metadata of a materialization that says whether its partition is the newest day.
+NEWEST = "zeroetl/newest_day"
+
 CHECK = "up_to_date"
 
 _UNDER_WAY = [
@@ -54,6 +57,15 @@ _UNDER_WAY = [
 ]
 # A run that was created and never handed on (its daemon was killed in between) must not hold its marts for ever.
 _STILLBORN_SECONDS = 600.0
+_PAGE = 50
+
+
+class InputVersion(NamedTuple):
+    """The data version of an input, the event that reported it (storage id), and that event's partition."""
+
+    version: str
+    event: int
+    partition: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +116,8 @@ def read_situation(
     """What is recorded of the graph's marts. `pending` are data versions about to be stored: they count already."""
     now = time.time() if now is None else now
     records = _records(instance, graph.keys.values())
-    versions = {name: version for name, record in records.items() if (version := _version(record)) is not None}
+    present = {name: _version(instance, record) for name, record in records.items()}
+    versions = {name: one.version for name, one in present.items() if one is not None}
     versions |= {key.to_user_string(): version for key, version in (pending or {}).items()}
     running = _running(instance, graph, now)
     return due.Situation(
@@ -117,17 +130,12 @@ def read_situation(
     )
 
 
-def input_versions(instance: DagsterInstance, keys: Iterable[AssetKey]) -> dict[AssetKey, tuple[str, int]]:
-    """Data version and storage id of the latest materialization of each key that has one."""
+def input_versions(instance: DagsterInstance, keys: Iterable[AssetKey]) -> dict[AssetKey, InputVersion]:
+    """The present version of each key that has one."""
     keys = list(keys)
     records = _records(instance, keys)
-    found: dict[AssetKey, tuple[str, int]] = {}
-    for key in keys:
-        record = records.get(key.to_user_string())
-        version = _version(record) if record is not None else None
-        if record is not None and version is not None:
-            found[key] = (version, _storage_id(record))
-    return found
+    found = {key: _version(instance, records[name]) for key in keys if (name := key.to_user_string()) in records}
+    return {key: version for key, version in found.items() if version is not None}
 
 
 def code_digest(graph: Graph, marts: Iterable[str]) -> str:
@@ -224,11 +232,35 @@ def _tags(record: Any) -> Mapping[str, str]:
     return (materialization.tags or {}) if materialization is not None else {}
 
 
-def _version(record: Any) -> str | None:
-    """The data version of the latest materialization; one that was reported without a version is a version itself."""
-    if record.asset_entry.last_materialization is None:
+def _version(instance: DagsterInstance, record: Any) -> InputVersion | None:
+    """The version of the latest materialization that counts; one reported without a version is a version itself.
+
+    An older day that is filled in later does not count: it says of itself that it is not the newest, and who reads the
+    newest day reads what was there before.
+    """
+    latest = record.asset_entry.last_materialization_record
+    if latest is not None and not _newest(latest):
+        latest = _latest_newest_day(instance, record.asset_entry.asset_key) or latest
+    if latest is None or latest.asset_materialization is None:
         return None
-    return _tags(record).get(DATA_VERSION) or f"event {_storage_id(record)}"
+    version = (latest.asset_materialization.tags or {}).get(DATA_VERSION)
+    return InputVersion(version or f"event {latest.storage_id}", latest.storage_id, latest.partition_key)
+
+
+def _newest(record: Any) -> bool:
+    materialization = record.asset_materialization
+    return materialization is None or plain(materialization.metadata.get(NEWEST)) is not False
+
+
+def _latest_newest_day(instance: DagsterInstance, key: AssetKey) -> Any | None:
+    cursor: str | None = None
+    while True:
+        page = instance.fetch_materializations(key, limit=_PAGE, cursor=cursor)
+        if found := next((record for record in page.records if _newest(record)), None):
+            return found
+        if not page.has_more:
+            return None
+        cursor = page.cursor
 
 
 def _storage_id(record: Any) -> int:
@@ -247,29 +279,26 @@ def _refreshed(record: Any | None) -> due.Refreshed | None:
 
 
 def _running(instance: DagsterInstance, graph: Graph, now: float) -> dict[str, str]:
+    """Marts that a run is to refresh, and inputs that a run is to make: what reads those waits for it too."""
     running: dict[str, str] = {}
     for record in instance.get_run_records(dg.RunsFilter(statuses=_UNDER_WAY)):
         run = record.dagster_run
         age = now - record.create_timestamp.timestamp()
         if run.status == DagsterRunStatus.NOT_STARTED and age > _STILLBORN_SECONDS:
             continue
-        for key in _marts_of(instance, run, graph):
-            if key in graph.marts:
+        for key in _assets_of(instance, run):
+            if key in graph.keys:
                 running.setdefault(key, run.run_id)
     return running
 
 
-def _marts_of(instance: DagsterInstance, run: dg.DagsterRun, graph: Graph) -> list[str]:
-    """The marts that a run is to refresh. One without a selection takes its whole job: its plan was recorded."""
+def _assets_of(instance: DagsterInstance, run: dg.DagsterRun) -> set[str]:
+    """The assets that a run is to make. One without a selection takes its whole job: its plan was recorded."""
     if run.asset_selection:
-        names = {key.to_user_string() for key in run.asset_selection}
-    else:
-        planned = instance.get_records_for_run(
-            run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
-        ).records
-        events = [record.event_log_entry.dagster_event for record in planned]
-        names = {e.asset_key.to_user_string() for e in events if e is not None and e.asset_key is not None}
-    return [key for key in graph.codes if key in names]
+        return {key.to_user_string() for key in run.asset_selection}
+    planned = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED)
+    events = [record.event_log_entry.dagster_event for record in planned.records]
+    return {e.asset_key.to_user_string() for e in events if e is not None and e.asset_key is not None}
 
 
 def _failed(
@@ -309,7 +338,8 @@ class _Ended:
         run = record.dagster_run
         if run.status not in (DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED):
             return None
-        if CODE in run.tags and run.tags[CODE] != code_digest(graph, _marts_of(instance, run, graph)):
+        marts = _assets_of(instance, run) & graph.codes.keys()
+        if CODE in run.tags and run.tags[CODE] != code_digest(graph, marts):
             return None  # the definition has changed since: it deserves a fresh start
         at = record.end_time or record.update_timestamp.timestamp()
         failed, skipped = _said(instance, run.run_id)

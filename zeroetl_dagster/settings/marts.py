@@ -102,7 +102,7 @@ class NightlySettings(Settings):
     default_status: SensorStatus = "stopped"
 
 
-class _MartsSettings(Settings):
+class MartsSettings(Settings):
     """What the marts of every engine have in common."""
 
     name: str = Field(description="first part of the marts' asset keys, and their group")
@@ -131,7 +131,7 @@ class _MartsSettings(Settings):
         return dagster_owners(value)
 
 
-class RedshiftMartsSettings(_MartsSettings):
+class RedshiftMartsSettings(MartsSettings):
     """A folder of `.sql` files, materialised in one schema of the Redshift connection's database."""
 
     redshift: str = Field(min_length=1, description="the Redshift connection, by name")

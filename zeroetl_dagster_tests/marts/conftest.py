@@ -13,8 +13,9 @@ import pytest
 from dagster import AssetKey, DagsterInstance
 
 from zeroetl_dagster.marts import checks, jobs, refresh
-from zeroetl_dagster.marts.assets import build_assets, mart_key
+from zeroetl_dagster.marts.assets import mart_key
 from zeroetl_dagster.marts.compile import Target, compile_marts
+from zeroetl_dagster.marts.engines import redshift_assets
 from zeroetl_dagster.marts.model import parse_model
 from zeroetl_dagster.settings.marts import RedshiftMartsSettings
 from zeroetl_dagster_tests.marts.fake_redshift import FakeSession
@@ -86,7 +87,7 @@ class Location:
             yield from ()
 
         return dg.Definitions(
-            assets=[*tables, build_assets(settings, compiled)],
+            assets=[*tables, redshift_assets(settings, compiled)],
             asset_checks=[checks.build_check("marts", keys), table_synced],
             jobs=[job],
             schedules=[jobs.nightly_schedule("marts", job, settings.nightly)] if settings.nightly else [],

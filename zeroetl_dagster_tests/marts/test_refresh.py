@@ -10,6 +10,7 @@ import pytest
 from dagster import DagsterRunStatus
 
 from zeroetl_dagster.connections.redshift import RedshiftSqlError
+from zeroetl_dagster.marts import refresh
 from zeroetl_dagster.marts.assets import mart_key
 from zeroetl_dagster_tests.marts.conftest import ORDERS, SALES, USERS, Location, names
 
@@ -294,9 +295,45 @@ def test_a_table_that_is_reported_without_a_version_moves_with_every_event(locat
     assert location.tick() == ["m"]
 
 
-def test_a_context_without_a_repository_is_refused(location: Location) -> None:
-    from zeroetl_dagster.marts import refresh
+def test_a_mart_waits_for_a_run_that_makes_what_it_reads(location: Location) -> None:
+    location.texts = {"m": "select l.x as x from shop.public.loaded l"}
+    location.load()
+    loaded = dg.AssetKey(["shop", "public", "loaded"])
+    location.report(loaded, "1")
+    job = dg.Definitions(assets=[dg.asset(key=loaded)(lambda: None)]).get_implicit_global_asset_job_def()
+    run = location.instance.create_run_for_job(job, status=DagsterRunStatus.STARTED)
+    plan = refresh.plan_unled(location.instance, location.repository.asset_graph, "marts")
+    assert not plan.run_requests
+    assert f"run {run.run_id} is refreshing shop/public/loaded, which it reads" in plan.notes[0]
+    location.instance.delete_run(run.run_id)
+    assert names(refresh.plan_unled(location.instance, location.repository.asset_graph, "marts")) == ["m"]
 
+
+def test_an_older_day_that_is_filled_in_later_moves_nothing(location: Location) -> None:
+    location.texts = {"m": "select s.x as x from tickit.public.sales s"}
+    location.load()
+
+    def report(day: str, *, newest: bool) -> None:
+        location.instance.report_runless_asset_event(
+            dg.AssetMaterialization(
+                SALES,
+                partition=day,
+                tags={"dagster/data_version": f"export-{day}"},
+                metadata={"zeroetl/newest_day": newest},
+            )
+        )
+
+    report("2026-11-20", newest=True)
+    assert location.tick() == ["m"]
+    for day in range(1, 19):
+        report(f"2026-11-{day:02}", newest=False)
+    assert location.tick() == []
+    assert (location.stored("m").tags or {})["dagster/input_data_version/tickit/public/sales"] == "export-2026-11-20"
+    report("2026-11-21", newest=True)
+    assert location.tick() == ["m"]
+
+
+def test_a_context_without_a_repository_is_refused(location: Location) -> None:
     with pytest.raises(ValueError, match="no repository"):
         refresh.plan(dg.build_sensor_context(location.instance), {}, "tickit")
 
