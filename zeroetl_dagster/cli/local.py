@@ -146,7 +146,7 @@ def reset(folder: DataFolder, yes: bool) -> None:
 
 @command.command("load-tickit")
 @data_dir
-@click.option("--scale", default=1.0, show_default=True, type=click.FloatRange(0.001, 100), help="1 = 424,216 rows.")
+@click.option("--scale", default=1.0, show_default=True, type=click.FloatRange(0.001, 100), help="1 = 424,319 rows.")
 @needs_local
 def load_tickit(folder: DataFolder, scale: float) -> None:
     """Create the TICKIT landscape (Aurora, Redshift Serverless) if absent, and fill its seven tables."""

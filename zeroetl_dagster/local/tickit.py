@@ -1,271 +1,277 @@
-"""TICKIT, the sample database of the Redshift documentation: seven tables, generated, and people who sell tickets.
+"""TICKIT, Redshift's sample database, made here: seven tables with its cardinalities and its rules, always the same.
 
-Cardinalities are the published ones times a scale; the content is generated deterministically, because the published
-files carry no licence. TICKIT's own rules hold: a sale sells at most what its listing offers, after it was listed;
-pricepaid = qtysold x priceperticket; commission is 15 % of it.
+The published files carry no licence and three of them are not to be had (Amazon Redshift Database Developer Guide,
+"Sample database"), so every row is made from its number by a mixing function: the same rows on every machine, in any
+order. The rules that hold, and that `traffic` keeps: what is sold of a listing is at most what it offers;
+pricepaid = qtysold x priceperticket; commission = 15 % of pricepaid; listed before sold, sold before the event; nobody
+buys from himself; dateid is the day of listtime, saletime, starttime.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import io
-import random
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 
-Progress = Callable[[str], None]
+import numpy as np
 
-DDL = {
-    "users": "userid integer PRIMARY KEY, username char(8), firstname varchar(30), lastname varchar(30), "
-    "city varchar(30), state char(2), email varchar(100), phone char(14), likesports boolean, liketheatre boolean, "
-    "likeconcerts boolean, likejazz boolean, likeclassical boolean, likeopera boolean, likerock boolean, "
-    "likevegas boolean, likebroadway boolean, likemusicals boolean",
-    "venue": "venueid smallint PRIMARY KEY, venuename varchar(100), venuecity varchar(30), venuestate char(2), "
-    "venueseats integer",
-    "category": "catid smallint PRIMARY KEY, catgroup varchar(10), catname varchar(10), catdesc varchar(50)",
-    "date": "dateid smallint PRIMARY KEY, caldate date NOT NULL, day char(3) NOT NULL, week smallint NOT NULL, "
-    "month char(5) NOT NULL, qtr char(5) NOT NULL, year smallint NOT NULL, holiday boolean DEFAULT false",
-    "event": "eventid integer PRIMARY KEY, venueid smallint NOT NULL, catid smallint NOT NULL, "
-    "dateid smallint NOT NULL, eventname varchar(200), starttime timestamp",
-    "listing": "listid integer PRIMARY KEY, sellerid integer NOT NULL, eventid integer NOT NULL, "
-    "dateid smallint NOT NULL, numtickets smallint NOT NULL, priceperticket decimal(8,2), totalprice decimal(8,2), "
-    "listtime timestamp",
-    "sales": "salesid integer PRIMARY KEY, listid integer NOT NULL, sellerid integer NOT NULL, "
-    "buyerid integer NOT NULL, eventid integer NOT NULL, dateid smallint NOT NULL, qtysold smallint NOT NULL, "
-    "pricepaid decimal(8,2), commission decimal(8,2), saletime timestamp",
+from zeroetl_dagster.local.tickit_traffic import Traffic, traffic
+from zeroetl_dagster.local.tickit_words import (
+    CATEGORIES,
+    CITIES,
+    FIRST_DATE_ID,
+    FIRST_DAY,
+    FIRST_NAMES,
+    LAST_NAMES,
+    MAIL_HOSTS,
+    TITLES,
+    VENUE_KINDS,
+)
+
+__all__ = ["ROWS", "SCHEMA", "Traffic", "count", "load", "tables", "traffic"]
+
+# At scale 1 (Redshift's own sample database).
+ROWS = {
+    "users": 49_990,
+    "venue": 202,
+    "category": 11,
+    "date": 365,
+    "event": 8_798,
+    "listing": 192_497,
+    "sales": 172_456,
 }
-ROWS = {"users": 49_990, "venue": 202, "category": 11, "date": 365, "event": 8_798, "listing": 192_497}
-SALES = 172_456
+FIXED = ("venue", "category", "date")  # dimensions keep their size at every scale
+LIKES = ("sports", "theatre", "concerts", "jazz", "classical", "opera", "rock", "vegas", "broadway", "musicals")
 
-_FIRST_DAY, _FIRST_DATEID = dt.date(2008, 1, 1), 1827
-_FIRST = (
-    "Ada Ben Cleo Dan Eve Finn Gus Hana Ivo Jun Kim Leo Mia Noor Omar Pia Quinn Rosa Sam Tove Uma Vic Wen Yuki".split()
-)
-_LAST = (
-    "Adams Baker Chen Diaz Evans Fox Garcia Hughes Ito Jones Khan Lopez Moore Nash Ortiz Park Ruiz Sato Tran".split()
-)
-_CITIES = [
-    ("New York City", "NY"), ("Los Angeles", "CA"), ("Chicago", "IL"), ("Houston", "TX"), ("San Diego", "CA"),
-    ("Seattle", "WA"), ("Denver", "CO"), ("Boston", "MA"), ("Las Vegas", "NV"), ("Atlanta", "GA"), ("Miami", "FL"),
-    ("Portland", "OR"), ("Phoenix", "AZ"), ("Detroit", "MI"), ("Minneapolis", "MN"), ("Nashville", "TN"),
-]  # fmt: skip
-_CATEGORIES = [
-    (1, "Sports", "MLB", "Major League Baseball"), (2, "Sports", "NHL", "National Hockey League"),
-    (3, "Sports", "NFL", "National Football League"), (4, "Sports", "NBA", "National Basketball Association"),
-    (5, "Sports", "MLS", "Major League Soccer"), (6, "Shows", "Musicals", "Musical theatre"),
-    (7, "Shows", "Plays", "All non-musical theatre"), (8, "Shows", "Opera", "All opera and light opera"),
-    (9, "Concerts", "Pop", "All rock and pop music concerts"), (10, "Concerts", "Jazz", "All jazz singers and bands"),
-    (11, "Concerts", "Classical", "All symphony, concerto, and choir concerts"),
-]  # fmt: skip
-_NAMES = "Aurora,Harbour,Velvet,Copper,Paper,Silver,Winter,Golden,Midnight,Electric,Quiet,Crimson".split(",")
-_KINDS = "Lights,Parade,Echoes,Horizon,Garden,Machine,Letters,Season,Orchestra,Company,Riddle,Mirror".split(",")
-
-
-def load(connection: Any, *, scale: float = 1.0, progress: Progress = lambda text: None, seed: int = 2008) -> None:
-    """Create the seven tables in schema public, replacing them, and fill them by COPY, in one transaction."""
-    random_ = random.Random(seed)
-    with connection, connection.cursor() as cursor:
-        for table, columns in DDL.items():
-            cursor.execute(f"DROP TABLE IF EXISTS public.{table}")
-            cursor.execute(f"CREATE TABLE public.{table} ({columns})")
-        for table, rows in _tables(random_, scale):
-            count = _copy(cursor, table, rows)
-            progress(f"{table}: {count:,} rows")
-        cursor.execute("CREATE INDEX ON public.sales (listid)")
-
-
-def _tables(r: random.Random, scale: float) -> Iterator[tuple[str, Iterable[Sequence[object]]]]:
-    users = max(int(ROWS["users"] * scale), 20)
-    events = max(int(ROWS["event"] * scale), 5)
-    listings = max(int(ROWS["listing"] * scale), 20)
-    sales = max(int(SALES * scale), 10)
-    yield "users", _users(r, users)
-    yield "venue", _venues(r)
-    yield "category", _CATEGORIES
-    yield "date", _dates()
-    event_days = [r.randrange(365) for _ in range(events)]
-    yield "event", _events(r, event_days)
-    listed = _listings(r, listings, users, event_days)
-    yield "listing", listed
-    yield "sales", _sales(r, listed, sales, users)
-
-
-def _users(r: random.Random, count: int) -> Iterator[Sequence[object]]:
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    for userid in range(1, count + 1):
-        first, last, (city, state) = r.choice(_FIRST), r.choice(_LAST), r.choice(_CITIES)
-        name = "".join(r.choices(letters, k=3)) + f"{userid % 100:02d}" + "".join(r.choices(letters, k=3))
-        likes = [None if r.random() < 0.4 else r.random() < 0.5 for _ in range(10)]
-        phone = f"({r.randrange(200, 999)}) {r.randrange(200, 999)}-{r.randrange(10000):04d}"
-        yield userid, name, first, last, city, state, f"{first}.{last}.{userid}@example.com".lower(), phone, *likes
-
-
-def _venues(r: random.Random) -> Iterator[Sequence[object]]:
-    for venueid in range(1, ROWS["venue"] + 1):
-        city, state = r.choice(_CITIES)
-        seats = r.choice([0, 0, *range(18_000, 92_000, 1_000)])
-        yield (
-            venueid,
-            f"{r.choice(_NAMES)} {r.choice(['Hall', 'Arena', 'Theatre', 'Stadium'])} {venueid}",
-            city,
-            state,
-            seats,
-        )
-
-
-def _dates() -> Iterator[Sequence[object]]:
-    for n in range(365):
-        day = _FIRST_DAY + dt.timedelta(days=n)
-        name = day.strftime("%a").upper()[:2]
-        quarter, holiday = (day.month + 2) // 3, (day.month, day.day) in ((1, 1), (7, 4), (12, 25))
-        week = n // 7 + 1
-        yield _FIRST_DATEID + n, day, name, week, day.strftime("%b").upper(), quarter, day.year, holiday
-
-
-def _events(r: random.Random, days: Sequence[int]) -> Iterator[Sequence[object]]:
-    for eventid, day in enumerate(days, 1):
-        start = dt.datetime.combine(_FIRST_DAY + dt.timedelta(days=day), dt.time(r.choice([14, 15, 19, 20])))
-        name = f"{r.choice(_NAMES)} {r.choice(_KINDS)}"
-        category = r.choices([6, 7, 8, 9], [1300, 2000, 500, 4998])[0]
-        yield eventid, r.randint(1, ROWS["venue"]), category, _FIRST_DATEID + day, name, start
-
-
-def _listings(r: random.Random, count: int, users: int, event_days: Sequence[int]) -> list[tuple[Any, ...]]:
-    found = []
-    for listid in range(1, count + 1):
-        eventid = r.randint(1, len(event_days))
-        day = max(event_days[eventid - 1] - r.randrange(60), 0)
-        tickets = r.choices(range(1, 31), [8] * 10 + [1] * 20)[0]
-        price = Decimal(r.randrange(20, 400))
-        listed = dt.datetime.combine(_FIRST_DAY + dt.timedelta(days=day), dt.time()) + dt.timedelta(
-            seconds=r.randrange(86_400)
-        )
-        found.append(
-            (listid, r.randint(1, users), eventid, _FIRST_DATEID + day, tickets, price, price * tickets, listed)
-        )
-    return found
-
-
-def _sales(r: random.Random, listed: Sequence[tuple[Any, ...]], count: int, users: int) -> Iterator[Sequence[object]]:
-    """One sale at most for a listing, so that none sells more than it offers."""
-    for salesid, listing in enumerate(r.sample(listed, min(count, len(listed))), 1):
-        listid, seller, eventid, dateid, tickets, price, _, listtime = listing
-        yield sale(r, salesid, listid, seller, r.randint(1, users), eventid, dateid, tickets, price, listtime)
-
-
-def sale(
-    r: random.Random,
-    salesid: int,
-    listid: int,
-    seller: int,
-    buyer: int,
-    eventid: int,
-    dateid: int,
-    tickets: int,
-    price: Decimal,
-    listtime: dt.datetime,
-) -> tuple[object, ...]:
-    """A sale of a part of a listing, or of all of it, within three days of the listing."""
-    quantity = r.randint(1, min(tickets, 8))
-    paid = price * quantity
-    commission = (paid * Decimal("0.15")).quantize(Decimal("0.01"))
-    at = listtime + dt.timedelta(seconds=r.randrange(60, 3 * 86_400))
-    return salesid, listid, seller, buyer, eventid, dateid, quantity, paid, commission, at
-
-
-def _copy(cursor: Any, table: str, rows: Iterable[Sequence[object]]) -> int:
-    buffer, count = io.StringIO(), 0
-    for row in rows:
-        buffer.write("\t".join("\\N" if value is None else str(value) for value in row) + "\n")
-        count += 1
-    buffer.seek(0)
-    cursor.copy_expert(f"COPY public.{table} FROM STDIN", buffer)
-    return count
-
-
-@dataclass(frozen=True)
-class Sold:
-    """What the traffic did: transactions by kind."""
-
-    inserted: int = 0
-    updated: int = 0
-    deleted: int = 0
-
-    def __str__(self) -> str:
-        total = self.inserted + self.updated + self.deleted
-        return f"{total:,} transactions: {self.inserted:,} sales, {self.updated:,} changed, {self.deleted:,} cancelled"
-
-
-def traffic(connect: Callable[[], Any], *, tps: float, stop: threading.Event, seed: int | None = None) -> Sold:
-    """Sell tickets at `tps` transactions a second until `stop` is set; reconnects when the source restarts."""
-    import psycopg2
-
-    r = random.Random(seed)
-    done = {"inserted": 0, "updated": 0, "deleted": 0}
-    due = time.monotonic()
-    while not stop.is_set():
-        try:
-            connection = connect()
-        except psycopg2.OperationalError:
-            stop.wait(0.5)
-            continue
-        try:
-            while not stop.is_set():
-                with connection, connection.cursor() as cursor:
-                    done[_transact(r, cursor)] += 1
-                due = max(due + 1 / tps, time.monotonic() - 1)
-                stop.wait(max(due - time.monotonic(), 0))
-        except psycopg2.OperationalError:
-            stop.wait(0.5)
-        finally:
-            connection.close()
-    return Sold(**done)
-
-
-_OPEN_LISTING = """
-SELECT l.listid, l.sellerid, l.eventid, l.dateid, l.numtickets - coalesce(sum(s.qtysold), 0), l.priceperticket,
-  l.listtime
-FROM public.listing l LEFT JOIN public.sales s USING (listid)
-WHERE l.listid BETWEEN %s AND %s + 50 GROUP BY l.listid HAVING l.numtickets > coalesce(sum(s.qtysold), 0) LIMIT 1
+# Identity columns where live traffic adds rows; primary keys, which zero-ETL requires, from the start.
+SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS users (userid INT NOT NULL PRIMARY KEY, username CHAR(8), firstname VARCHAR(30),
+  lastname VARCHAR(30), city VARCHAR(30), state CHAR(2), email VARCHAR(100), phone CHAR(14),
+  {", ".join(f"like{what} BOOLEAN" for what in LIKES)});
+CREATE TABLE IF NOT EXISTS venue (venueid SMALLINT NOT NULL PRIMARY KEY, venuename VARCHAR(100), venuecity VARCHAR(30),
+  venuestate CHAR(2), venueseats INT);
+CREATE TABLE IF NOT EXISTS category (catid SMALLINT NOT NULL PRIMARY KEY, catgroup VARCHAR(10), catname VARCHAR(10),
+  catdesc VARCHAR(50));
+CREATE TABLE IF NOT EXISTS date (dateid SMALLINT NOT NULL PRIMARY KEY, caldate DATE NOT NULL, day CHAR(3) NOT NULL,
+  week SMALLINT NOT NULL, month CHAR(5) NOT NULL, qtr CHAR(5) NOT NULL, year SMALLINT NOT NULL, holiday BOOLEAN);
+CREATE TABLE IF NOT EXISTS event (eventid INT NOT NULL PRIMARY KEY, venueid SMALLINT NOT NULL, catid SMALLINT NOT NULL,
+  dateid SMALLINT NOT NULL, eventname VARCHAR(200), starttime TIMESTAMP);
+CREATE TABLE IF NOT EXISTS listing (listid INT NOT NULL GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
+  sellerid INT NOT NULL, eventid INT NOT NULL, dateid SMALLINT NOT NULL, numtickets SMALLINT NOT NULL,
+  priceperticket DECIMAL(8,2), totalprice DECIMAL(8,2), listtime TIMESTAMP);
+CREATE TABLE IF NOT EXISTS sales (salesid INT NOT NULL GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
+  listid INT NOT NULL, sellerid INT NOT NULL, buyerid INT NOT NULL, eventid INT NOT NULL, dateid SMALLINT NOT NULL,
+  qtysold SMALLINT NOT NULL, pricepaid DECIMAL(8,2), commission DECIMAL(8,2), saletime TIMESTAMP);
+CREATE INDEX IF NOT EXISTS sales_listid ON sales (listid);
 """
 
+Table = tuple[str, Sequence[Sequence[Any]]]  # name, columns
+Ints = np.ndarray[Any, np.dtype[np.int64]]
 
-def _transact(r: random.Random, cursor: Any) -> str:
-    """One transaction: mostly a sale; sometimes a listing changes its price, sometimes a sale is cancelled."""
-    kind = r.choices(["inserted", "updated", "deleted"], [8, 1, 1])[0]
-    cursor.execute(
-        "SELECT max(listid), max(userid) FROM public.listing, (SELECT max(userid) userid FROM public.users) u"
-    )
-    listings, users = cursor.fetchone()
-    near = r.randint(1, max(listings - 50, 1))
-    if kind == "inserted":
-        cursor.execute("LOCK TABLE public.sales IN SHARE ROW EXCLUSIVE MODE")  # several sellers may run side by side
-        cursor.execute(_OPEN_LISTING, (near, near))
-        found = cursor.fetchone()
-        if found is None:
-            kind = "updated"
-        else:
-            listid, seller, eventid, dateid, tickets, price, listtime = found
-            cursor.execute("SELECT coalesce(max(salesid), 0) + 1 FROM public.sales")
-            row = sale(
-                r, cursor.fetchone()[0], listid, seller, r.randint(1, users), eventid, dateid, tickets, price, listtime
+
+def load(connection: Any, scale: float = 1.0, progress: Callable[[str], None] | None = None) -> None:
+    """Create the seven tables where they are missing and fill them, replacing what they hold.
+
+    `connection` is psycopg2's, to the source database; each table is committed by itself. `scale` multiplies users,
+    events, listings and sales; `progress` gets one line a table. Raises `ValueError` for a scale that is not positive.
+    """
+    if not scale > 0:
+        raise ValueError(
+            f"scale is {scale}: it must be greater than 0 (1 is the full size, {sum(ROWS.values()):,} rows)"
+        )
+    with connection, connection.cursor() as cursor:
+        cursor.execute(SCHEMA)
+        cursor.execute("TRUNCATE users, venue, category, date, event, listing, sales")
+    for name, columns in tables(scale):
+        with connection, connection.cursor() as cursor:
+            cursor.copy_expert(
+                f"COPY {name} FROM STDIN", io.StringIO("\n".join(map(_line, zip(*columns, strict=True))))
             )
-            cursor.execute(f"INSERT INTO public.sales VALUES ({', '.join(['%s'] * len(row))})", row)
-    if kind == "updated":  # a price changes only where nothing was sold at the old one
-        price = Decimal(r.randrange(20, 400))
-        cursor.execute(
-            "UPDATE public.listing l SET priceperticket = %s, totalprice = %s * numtickets WHERE listid = "
-            "(SELECT listid FROM public.listing x WHERE listid BETWEEN %s AND %s + 200 AND NOT EXISTS "
-            "(SELECT 1 FROM public.sales s WHERE s.listid = x.listid) LIMIT 1)",
-            (price, price, near, near),
+            if name in ("listing", "sales"):
+                cursor.execute(
+                    f"SELECT setval(pg_get_serial_sequence('{name}', %s), %s)", (_key(name), len(columns[0]))
+                )
+        if progress is not None:
+            progress(f"{name}: {len(columns[0]):,} rows")
+    with connection, connection.cursor() as cursor:
+        cursor.execute("ANALYZE users, venue, category, date, event, listing, sales")
+
+
+def count(table: str, scale: float) -> int:
+    """Rows of a table at a scale: at least two (a seller and a buyer)."""
+    return ROWS[table] if table in FIXED else max(2, round(ROWS[table] * scale))
+
+
+def tables(scale: float = 1.0) -> Iterator[Table]:
+    """The seven tables by column, in the order of their references."""
+    yield "users", _users(count("users", scale))
+    yield "venue", _venues()
+    yield "category", list(zip(*CATEGORIES, strict=True))
+    yield "date", _dates()
+    starts, events = _events(count("event", scale))
+    yield "event", events
+    listings, listing_columns = _listings(count("listing", scale), count("users", scale), starts)
+    yield "listing", listing_columns
+    yield "sales", _sales(count("sales", scale), count("users", scale), starts, listings)
+
+
+def _line(row: Sequence[Any]) -> str:
+    return "\t".join(["\\N" if value is None else str(value) for value in row])
+
+
+def _key(table: str) -> str:
+    return {"listing": "listid", "sales": "salesid"}[table]
+
+
+# ---- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def _draw(what: str, numbers: Ints, low: int, high: int | Ints) -> Ints:
+    """For each row number an integer in [low, high), from the name of what is drawn alone (splitmix64)."""
+    salt = int.from_bytes(what.encode()[:8].ljust(8, b"."), "big")
+    x = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(salt)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    x ^= x >> np.uint64(31)
+    return low + (x % np.asarray(high - low, dtype=np.uint64)).astype(np.int64)
+
+
+def _pick(what: str, numbers: Ints, words: Sequence[Any]) -> list[Any]:
+    return [words[index] for index in _draw(what, numbers, 0, len(words))]
+
+
+def _times(seconds: Ints) -> list[str]:
+    """Seconds since the first day as PostgreSQL reads them."""
+    moments = np.datetime64(FIRST_DAY.isoformat()) + seconds.astype("timedelta64[s]")
+    return [text.replace("T", " ") for text in np.datetime_as_string(moments, unit="s")]
+
+
+def _cents(amounts: Ints) -> list[str]:
+    return [f"{amount // 100}.{amount % 100:02d}" for amount in amounts.tolist()]
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+
+def _users(n: int) -> list[Sequence[Any]]:
+    ids = np.arange(1, n + 1)
+    first, last = _pick("first", ids, FIRST_NAMES), _pick("last", ids, LAST_NAMES)
+    places = _pick("place", ids, CITIES)
+    hosts = _pick("host", ids, MAIL_HOSTS)
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    names = []
+    for number in (ids * 7_368_787 % (26**3 * 100)).tolist():  # odd and prime to 26 and 5: no two alike
+        number, digits = divmod(number, 100)
+        a, rest = divmod(number, 676)
+        b, c = divmod(rest, 26)
+        names.append(f"{letters[a]}{letters[b]}{letters[c]}{digits:02d}")
+    tails = [_pick(f"tail{place}", ids, letters) for place in range(3)]
+    phones = [
+        f"({area}) {exchange}-{line:04d}"
+        for area, exchange, line in zip(
+            _draw("area", ids, 201, 990), _draw("exchange", ids, 200, 1000), _draw("line", ids, 0, 10_000), strict=True
         )
-    elif kind == "deleted":
-        cursor.execute(
-            "DELETE FROM public.sales WHERE salesid = (SELECT min(salesid) FROM public.sales WHERE salesid >= %s)",
-            (near,),
-        )
-    return kind
+    ]
+    # the real table too leaves most preferences unknown
+    likes = [_pick(f"l{what}", ids, ("t", "f", None, None, None)) for what in LIKES]
+    return [
+        ids.tolist(),
+        ["".join(parts) for parts in zip(names, *tails, strict=True)],
+        first,
+        last,
+        [city for city, _ in places],
+        [state for _, state in places],
+        [f"{f}.{s}.{i}@{h}".lower() for f, s, i, h in zip(first, last, ids.tolist(), hosts, strict=True)],
+        phones,
+        *likes,
+    ]
+
+
+def _venues() -> list[Sequence[Any]]:
+    ids = np.arange(1, ROWS["venue"] + 1)
+    places = [CITIES[(number - 1) % len(CITIES)] for number in ids]
+    kinds = [VENUE_KINDS[(number - 1) // len(CITIES) % len(VENUE_KINDS)] for number in ids]
+    seats = _draw("seats", ids, 8, 180) * 500
+    return [
+        ids.tolist(),
+        [f"{city} {kind}" for (city, _), (kind, _) in zip(places, kinds, strict=True)],
+        [city for city, _ in places],
+        [state for _, state in places],
+        [number if big else None for number, (_, big) in zip(seats.tolist(), kinds, strict=True)],
+    ]
+
+
+def _dates() -> list[Sequence[Any]]:
+    days = [FIRST_DAY + timedelta(days=number) for number in range(ROWS["date"])]
+    holidays = {(1, 1), (7, 4), (12, 25), (11, 27), (5, 26), (9, 1), (1, 21), (2, 18), (10, 13), (11, 11)}
+    return [
+        [FIRST_DATE_ID + number for number in range(len(days))],
+        days,
+        [("MO", "TU", "WE", "TH", "FR", "SA", "SU")[day.weekday()] for day in days],
+        [(day.timetuple().tm_yday - 1) // 7 + 1 for day in days],
+        [day.strftime("%b").upper() for day in days],
+        [(day.month - 1) // 3 + 1 for day in days],
+        [day.year for day in days],
+        [(day.month, day.day) in holidays for day in days],
+    ]
+
+
+def _events(n: int) -> tuple[Ints, list[Sequence[Any]]]:
+    """Start of each event in seconds since the first day, and the columns. Not in the first week: listings precede."""
+    ids = np.arange(1, n + 1)
+    shares = [(6, 1300), (7, 2000), (8, 500), (9, 4998)]  # events a category, of 8,798
+    turn = (ids - 1) * ROWS["event"] // n
+    bounds = np.cumsum([share for _, share in shares])
+    categories = np.array([category for category, _ in shares])[np.searchsorted(bounds, turn, side="right")]
+    day = _draw("day", ids, 7, ROWS["date"])
+    hour = np.array([14 * 60, 14 * 60 + 30, 15 * 60, 19 * 60, 19 * 60 + 30, 20 * 60])[_draw("hour", ids, 0, 6)]
+    starts = day * 86_400 + hour * 60
+    choices = _draw("title", ids, 0, 2**31)
+    names = [TITLES[c][pick % len(TITLES[c])] for c, pick in zip(categories.tolist(), choices.tolist(), strict=True)]
+    venues = _draw("venue", ids, 1, ROWS["venue"] + 1)
+    columns: list[Sequence[Any]] = [ids.tolist(), venues.tolist(), categories.tolist()]
+    return starts, [*columns, (FIRST_DATE_ID + day).tolist(), names, _times(starts)]
+
+
+def _listings(n: int, users: int, starts: Ints) -> tuple[dict[str, Ints], list[Sequence[Any]]]:
+    ids = np.arange(1, n + 1)
+    listing = {
+        "seller": _draw("seller", ids, 1, users + 1),
+        "event": _draw("event", ids, 1, len(starts) + 1),
+        "tickets": _draw("tickets", ids, 1, 31),
+        "cents": _draw("price", ids, 20, 2501) * 100,
+    }
+    start = starts[listing["event"] - 1]
+    listing["time"] = _draw("listtime", ids, 0, start - 86_400)  # a day before the event at the latest
+    columns: list[Sequence[Any]] = [ids.tolist(), listing["seller"].tolist(), listing["event"].tolist()]
+    columns += [(FIRST_DATE_ID + listing["time"] // 86_400).tolist(), listing["tickets"].tolist()]
+    columns += [_cents(listing["cents"]), _cents(listing["cents"] * listing["tickets"]), _times(listing["time"])]
+    return listing, columns
+
+
+def _sales(n: int, users: int, starts: Ints, listing: dict[str, Ints]) -> list[Sequence[Any]]:
+    """Up to three purchases of every listing are possible; which happen is drawn."""
+    ids = np.arange(1, len(listing["tickets"]) + 1)
+    left = listing["tickets"].copy()
+    lists, quantities = [], []
+    for purchase in range(3):
+        quantity = np.minimum(_draw(f"qty{purchase}", ids, 1, 9), left)
+        left = left - quantity
+        lists.append(ids[quantity > 0])
+        quantities.append(quantity[quantity > 0])
+    listid, quantity = np.concatenate(lists), np.concatenate(quantities)
+    chosen = np.sort(np.argsort(_draw("chosen", np.arange(len(listid)), 0, 2**62), kind="stable")[:n])
+    chosen = chosen[np.argsort(_draw("order", chosen, 0, 2**62), kind="stable")]
+    listid, quantity = listid[chosen], quantity[chosen]
+    numbers = np.arange(1, len(listid) + 1)
+    at = listid - 1
+    seller, event = listing["seller"][at], listing["event"][at]
+    buyer = _draw("buyer", numbers, 1, users)  # one fewer than there are: the seller is stepped over
+    buyer = buyer + (buyer >= seller)
+    listed = listing["time"][at]
+    sold = listed + _draw("saletime", numbers, 1, starts[event - 1] - listed)
+    paid = listing["cents"][at] * quantity
+    columns: list[Sequence[Any]] = [numbers.tolist(), listid.tolist(), seller.tolist(), buyer.tolist(), event.tolist()]
+    columns += [(FIRST_DATE_ID + sold // 86_400).tolist(), quantity.tolist(), _cents(paid)]
+    return [*columns, _cents((paid * 15 + 50) // 100), _times(sold)]
