@@ -35,7 +35,7 @@ from zeroetl_dagster.exports.catalogue import Calls, CatalogueError, Column, tab
 from zeroetl_dagster.exports.faults import code_of
 from zeroetl_dagster.settings.exports import CatalogueSettings, CrawlerSettings
 
-POLL = Backoff(first=5, factor=1.3, cap=30, jitter=0.1)
+POLL = Backoff(first=0.5, factor=1.5, cap=30, jitter=0.1)
 _EXCLUSIONS = ["**/_SUCCESS", "**.json"]
 _DELETE_AT_ONCE = 100
 

@@ -28,7 +28,7 @@ _MAX_ATTEMPTS = 100
 _MAX_UNANSWERED = 10
 _SLUG = 24
 
-POLL = Backoff(first=5, factor=1.5, cap=60, jitter=0.1)
+POLL = Backoff(first=1, factor=1.5, cap=60, jitter=0.1)
 
 
 class ExportTimeout(ExportError):
