@@ -1,7 +1,8 @@
 """What a user writes in YAML: `type: zeroetl_dagster.components.<Name>`. Thin classes; the work is in the rooms."""
 
+from zeroetl_dagster.components.athena_marts import AthenaMarts
 from zeroetl_dagster.components.connections import Connections
 from zeroetl_dagster.components.redshift_marts import RedshiftMarts
 from zeroetl_dagster.components.snapshot_export import SnapshotExport
 
-__all__ = ["Connections", "RedshiftMarts", "SnapshotExport"]
+__all__ = ["AthenaMarts", "Connections", "RedshiftMarts", "SnapshotExport"]

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from graphlib import CycleError
-from typing import Literal
+from typing import Literal, get_args
 
 import sqlglot
 from sqlglot import exp
@@ -23,12 +23,16 @@ from sqlglot.optimizer.scope import Scope, build_scope, traverse_scope
 from zeroetl_dagster.connections.sql import identifier, qualified
 from zeroetl_dagster.marts.due import in_order
 from zeroetl_dagster.marts.model import MartError, Model
-from zeroetl_dagster.settings.marts import Materialization
+from zeroetl_dagster.settings.marts import AthenaMaterialization, Materialization, RedshiftMaterialization
 
 Dialect = Literal["redshift", "athena"]
 
 # Their value changes with the clock: a mart that uses one is refreshed when data moves, not when time passes.
 _CLOCK = (exp.CurrentDate, exp.CurrentTime, exp.CurrentTimestamp, exp.CurrentDatetime)
+_MATERIALIZED: dict[Dialect, tuple[str, ...]] = {
+    "redshift": get_args(RedshiftMaterialization),
+    "athena": get_args(AthenaMaterialization),
+}
 _CLOCK_NAMES = {"getdate", "sysdate", "now", "timeofday", "localtimestamp", "localtime"}
 
 
@@ -55,13 +59,18 @@ class ColumnRef:
 
 @dataclass(frozen=True)
 class Target:
-    """Where names lead: the component's own name and schema, and the database of each pipeline."""
+    """Where names lead: the component's own name and schema, and the database of each pipeline.
+
+    `relation` says where a table is that does not keep its schema and name there (the views of an export's tables); it
+    then stands for the whole three-part name.
+    """
 
     name: str
     schema: str
     databases: Mapping[str, str]
     dialect: Dialect = "redshift"
     materialized: Materialization = "materialized_view"
+    relation: Callable[[TableRef], tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -136,18 +145,17 @@ def _compile(model: Model, models: Mapping[str, Model], target: Target) -> Compi
         found = _resolve(node, model, models, target)
         if isinstance(found, TableRef):
             tables.add(found)
-            edits.append((*_span(_parts(node)[:1]), identifier(target.databases[found.pipeline])))
+            edits.append(_edit(node, found, target))
         else:
             marts.add(found)
             edits.append((*_span(_parts(node)), qualified(target.schema, found)))
-    for column in tree.find_all(exp.Column):
-        if catalog := column.args.get("catalog"):
-            edits.append((*_span([catalog]), identifier(target.databases[_pipeline(catalog, model, target)])))
+    edits += [edit for column in tree.find_all(exp.Column) for edit in _column_edits(column, model, target)]
     sql = model.sql
     for start, end, text in sorted(set(edits), reverse=True):
         sql = sql[:start] + text + sql[end:]
     sql = sql.rstrip().removesuffix(";").rstrip()
     materialized = model.options.materialized or target.materialized
+    _refuse_what_the_engine_has_not(model, materialized, target.dialect)
     return CompiledMart(
         model=model,
         target=target,
@@ -159,6 +167,27 @@ def _compile(model: Model, models: Mapping[str, Model], target: Target) -> Compi
         code_version=_code_version(sql, materialized, model, target.dialect),
         notes=_notes(tree),
     )
+
+
+def _edit(node: exp.Table, found: TableRef, target: Target) -> tuple[int, int, str]:
+    parts = _parts(node)
+    if target.relation is None:
+        return (*_span(parts[:1]), identifier(target.databases[found.pipeline]))
+    # Columns are qualified by the name as written, which the relation no longer has.
+    alias = "" if node.alias else f" AS {identifier(found.table)}"
+    return (*_span(parts), qualified(*target.relation(found)) + alias)
+
+
+def _column_edits(column: exp.Column, model: Model, target: Target) -> Iterator[tuple[int, int, str]]:
+    """A column may be written with its table's whole name."""
+    catalog, schema, table = (column.args.get(part) for part in ("catalog", "db", "table"))
+    if catalog is None:
+        return
+    pipeline = _pipeline(catalog, model, target)
+    if target.relation is None:
+        yield (*_span([catalog]), identifier(target.databases[pipeline]))
+    elif schema is not None and table is not None:
+        yield (*_span([catalog, schema, table]), identifier(fold(table)))
 
 
 def parse(model: Model, dialect: Dialect) -> exp.Query:
@@ -314,6 +343,16 @@ def _code_version(sql: str, materialized: str, model: Model, dialect: Dialect) -
     options = model.options
     layout = [options.diststyle or "", options.distkey or "", *options.sortkey]
     return hashlib.sha256("\0".join([materialized, "\1".join(layout), *words]).encode()).hexdigest()[:16]
+
+
+def _refuse_what_the_engine_has_not(model: Model, materialized: str, dialect: Dialect) -> None:
+    options = model.options
+    if materialized not in _MATERIALIZED[dialect]:
+        allowed = ", ".join(_MATERIALIZED[dialect])
+        raise MartError(f"{model.path}: materialized: found {materialized!r}, {dialect} has: {allowed}")
+    layout = [name for name in ("diststyle", "distkey", "sortkey") if getattr(options, name)]
+    if dialect != "redshift" and layout:
+        raise MartError(f"{model.path}: {layout[0]} is Redshift's; leave it out of a mart in {dialect}")
 
 
 def _refuse_what_redshift_refuses(mart: CompiledMart, compiled: Mapping[str, CompiledMart]) -> None:

@@ -9,7 +9,8 @@
 * view: late-binding, as only such a view may read another database; replaced in one transaction when it changed.
 
 The definition in force is known by a code version in the relation's COMMENT, written in the transaction that creates
-the relation: it cannot get lost apart from it. A relation without one is replaced.
+the relation: it cannot get lost apart from it. A view without one is replaced; a table without one holds somebody's
+data, and is refused.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Literal, Protocol
 from zeroetl_dagster.connections.redshift import RedshiftDenied, RedshiftSqlError, Rows
 from zeroetl_dagster.connections.sql import identifier, literal, qualified
 from zeroetl_dagster.marts.compile import CompiledMart, TableRef
+from zeroetl_dagster.marts.model import MartError
 
 Kind = Literal["materialized_view", "table", "view"]
 Action = Literal["created", "refreshed", "recreated", "replaced", "unchanged"]
@@ -107,11 +109,17 @@ def materialize(
 ) -> Materialized:
     """Build or refresh one mart. The schema exists; the marts it reads have been built.
 
-    Raises `RedshiftSqlError`, `RedshiftDenied` or `RedshiftUnavailable`; what was there before is then still there.
+    Raises `MartError` for a table that is not ours, `RedshiftSqlError`, `RedshiftDenied` or `RedshiftUnavailable`;
+    what was there before is then still there.
     """
     readers = tuple(readers)
     checkpoints = read_checkpoints(session, mart)
     found = find(session, mart)
+    if found is not None and found.kind == "table" and found.code_version is None:
+        raise MartError(
+            f"{relation_name(mart)} is a table that no mart has made (its comment does not say so): drop or rename it, "
+            f"or rename {mart.model.path.name}"
+        )
     if mart.materialized == "materialized_view":
         action, statements, swap = _plan_materialized_view(session, mart, found, compiled, readers)
     elif mart.materialized == "table":
@@ -248,14 +256,17 @@ def _plan_table(mart: CompiledMart, found: Relation | None, readers: tuple[str, 
         f"DROP TABLE IF EXISTS {old}",
         f"CREATE TABLE {new}{_layout(mart)} AS\n{mart.sql}",
     ]
-    finish = [_comment("TABLE", new, mart), *_grants(new, readers)]
-    rename = f"ALTER TABLE {new} RENAME TO {identifier(mart.name)}"
+    name = relation_name(mart)
+    finish = [
+        f"ALTER TABLE {new} RENAME TO {identifier(mart.name)}",
+        _comment("TABLE", name, mart),
+        *_grants(name, readers),
+    ]
     if found is None:
-        return "created", build, [*finish, rename]
+        return "created", build, finish
     if found.kind == "table":
-        out = f"ALTER TABLE {relation_name(mart)} RENAME TO {identifier(f'{mart.name}__old')}"
-        return "replaced", build, [*finish, out, rename]
-    return "recreated", build, [*finish, _drop(mart, found.kind), rename]
+        return "replaced", build, [f"ALTER TABLE {name} RENAME TO {identifier(f'{mart.name}__old')}", *finish]
+    return "recreated", build, [_drop(mart, found.kind), *finish]
 
 
 def _plan_view(mart: CompiledMart, found: Relation | None, readers: tuple[str, ...]) -> _Plan:

@@ -12,7 +12,9 @@ from pydantic import Field, field_validator, model_validator
 
 from zeroetl_dagster.settings.base import Settings
 
-Materialization = Literal["materialized_view", "table", "view"]
+Materialization = Literal["materialized_view", "table", "view", "partitioned"]
+RedshiftMaterialization = Literal["materialized_view", "table", "view"]
+AthenaMaterialization = Literal["table", "view", "partitioned"]
 SensorStatus = Literal["running", "stopped"]
 
 # Redshift SQL reference, "Names and identifiers": 1-127 bytes; the swap of a table needs room for a suffix.
@@ -21,6 +23,8 @@ _MART_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 _COMPONENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 _TEAM = re.compile(r"team:\S+")
+_GLUE_NAME = re.compile(r"[a-z0-9_]{1,255}")
+_S3 = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?")
 _READER = re.compile(r"(role|group|user):.+")
 _TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{1,63}")
 
@@ -141,7 +145,7 @@ class RedshiftMartsSettings(MartsSettings):
         min_length=1,
         description="Redshift database of each pipeline whose name the SQL uses: `{tickit: tickit_zetl}`",
     )
-    materialized: Materialization = "materialized_view"
+    materialized: RedshiftMaterialization = "materialized_view"
     readers: tuple[str, ...] = Field(
         (), description="who may SELECT from the marts: `role:name`, `group:name`, `user:name` or `public`"
     )
@@ -174,6 +178,41 @@ class RedshiftMartsSettings(MartsSettings):
                     "integration is read-only, keep the marts in another one"
                 )
         return self
+
+
+class AthenaMartsSettings(MartsSettings):
+    """A folder of `.sql` files, materialised in one Glue database through an Athena connection."""
+
+    athena: str = Field(min_length=1, description="the Athena connection, by name")
+    database: str = Field(description="the Glue database of the marts; created when it is missing")
+    location: str | None = Field(
+        None,
+        description="s3://bucket/prefix of the marts' files; default: where the workgroup puts its results (which some "
+        "workgroups enforce)",
+    )
+    exports: tuple[str, ...] = Field(
+        min_length=1, description="names of the SnapshotExport components whose tables the SQL reads"
+    )
+    materialized: AthenaMaterialization = "table"
+    partition_key: str = Field("snapshot_date", description="the day's column of `materialized: partitioned`")
+    refresh_sensor: SensorStatus | None = Field(
+        "running", description="asks for refreshes when an export was catalogued; it reads Dagster's own records only"
+    )
+    refresh_sensor_interval_seconds: int = Field(30, ge=1)
+
+    @field_validator("database", "partition_key")
+    @classmethod
+    def _glue_name(cls, value: str) -> str:
+        if not _GLUE_NAME.fullmatch(value):
+            raise ValueError(f"{value!r}: names in Glue and Athena are lower-case letters, digits and _ only")
+        return value
+
+    @field_validator("location")
+    @classmethod
+    def _s3(cls, value: str | None) -> str | None:
+        if value is not None and not _S3.fullmatch(value):
+            raise ValueError(f"{value!r} is not s3://bucket/prefix")
+        return value.rstrip("/") if value else None
 
 
 def dagster_owners(owners: tuple[str, ...]) -> tuple[str, ...]:

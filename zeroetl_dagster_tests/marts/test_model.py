@@ -44,7 +44,7 @@ def test_a_byte_order_mark_is_no_part_of_the_text() -> None:
         (
             "-- materialized: materialised_view\nselect 1",
             "marts/sales.sql:1: materialized: found 'materialised_view', "
-            "allowed: 'materialized_view', 'table' or 'view'",
+            "allowed: 'materialized_view', 'table', 'view' or 'partitioned'",
         ),
         (
             "-- materialised: table\nselect 1",

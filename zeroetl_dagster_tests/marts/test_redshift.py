@@ -9,7 +9,7 @@ import pytest
 
 from zeroetl_dagster.connections.redshift import RedshiftSqlError
 from zeroetl_dagster.marts.compile import CompiledMart, TableRef, Target, compile_marts
-from zeroetl_dagster.marts.model import parse_model
+from zeroetl_dagster.marts.model import MartError, parse_model
 from zeroetl_dagster.marts.redshift import Checkpoint, Column, Materialized, ensure_schema, grantee, materialize
 from zeroetl_dagster_tests.marts.fake_redshift import FakeSession
 
@@ -118,9 +118,9 @@ def test_a_table_is_built_beside_and_put_in_place_by_renames(session: FakeSessio
         'DROP TABLE IF EXISTS "marts"."m1__old"',
         'CREATE TABLE "marts"."m1__new" DISTSTYLE ALL',
         "BEGIN",
-        f"""COMMENT ON TABLE "marts"."m1__new" IS '[zeroetl {marts["m1"].code_version}]'""",
         'ALTER TABLE "marts"."m1" RENAME TO "m1__old"',
         'ALTER TABLE "marts"."m1__new" RENAME TO "m1"',
+        f"""COMMENT ON TABLE "marts"."m1" IS '[zeroetl {marts["m1"].code_version}]'""",
         "COMMIT",
         'DROP TABLE "marts"."m1__old"',
     ]
@@ -139,6 +139,14 @@ def test_a_table_that_was_interrupted_is_whole_and_can_be_built_again(session: F
     session.fail = lambda sql: None
     assert build(session, marts)[0].action == "replaced"
     assert list(session.relations) == ["m1"]
+
+
+def test_a_table_that_no_mart_has_made_is_refused(session: FakeSession) -> None:
+    session.execute('CREATE TABLE "marts"."m1" AS\nselect 1')
+    for kind in ("table", "materialized_view", "view"):
+        with pytest.raises(MartError, match=r'"marts"."m1" is a table that no mart has made .*or rename m1.sql'):
+            build(session, compiled(m1=f"-- materialized: {kind}\n{M1}"))
+    assert session.relations["m1"].sql == "select 1"
 
 
 def test_a_view_is_late_binding_and_left_alone_while_it_is_the_same(session: FakeSession) -> None:
