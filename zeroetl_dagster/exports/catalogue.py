@@ -129,6 +129,7 @@ class Calls:
         return getattr(self.glue, operation)(**request)
 
     def pages(self, operation: str, **request: Any) -> Iterator[Any]:
+        """The answers of a paginated operation."""
         token: dict[str, str] = {}
         while True:
             answer = self(operation, **request, **token)

@@ -210,6 +210,7 @@ def begin_when_room(
             timeout_seconds=timeout_seconds,
             report=report,
             poll=poll,
+            cancel=lambda: report(f"run terminated: no export of {plan.day} had been started"),
         )
     except WaitTimeout as error:
         raise ExportTimeout(f"no export was started for {plan.day}: {error}", retryable=True) from error

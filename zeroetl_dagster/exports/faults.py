@@ -68,10 +68,12 @@ class ExportError(Exception):
 
 
 def code_of(error: ClientError) -> str:
+    """AWS's error code."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def text_of(error: ClientError) -> str:
+    """AWS's message."""
     return str(error.response.get("Error", {}).get("Message", ""))
 
 

@@ -16,7 +16,7 @@ from dagster import AssetKey
 
 from zeroetl_dagster.connections.athena import AthenaError
 from zeroetl_dagster.connections.redshift import RedshiftError
-from zeroetl_dagster.connections.sql import qualified
+from zeroetl_dagster.connections.sql import identifier, literal, qualified
 from zeroetl_dagster.exports import face
 from zeroetl_dagster.exports.comparison import Period, Scope, Stream, Verdict, compare, scope
 from zeroetl_dagster.settings.exports import ReconciledMart, Reconciliation, SnapshotExportSettings
@@ -24,6 +24,7 @@ from zeroetl_dagster.settings.exports import ReconciledMart, Reconciliation, Sna
 CHECK = "equals_redshift"
 _INPUT_VERSION = "dagster/input_data_version/"
 _BEGAN_AT = "zeroetl/began_at"
+_DAY = "zeroetl/day"
 _EXPORTS_LOOKED_AT = 400
 
 # Times are UTC without a zone; character columns are padded with blanks (Redshift: SYS_INTEGRATION_ACTIVITY).
@@ -162,9 +163,18 @@ def _stream(redshift: Any, wanted: Reconciliation, snapshot: datetime) -> Stream
 def _athena_rows(
     context: Any, settings: SnapshotExportSettings, wanted: Reconciliation, key: AssetKey
 ) -> list[dict[str, Any]]:
-    relation = qualified(*_relation(context, key)[-2:])
+    sql = f"SELECT * FROM {qualified(*_relation(context, key)[-2:])}"
+    day = _day_written(context.instance, key)
+    if day is not None:  # a mart that keeps a partition for each day: this one is of the export that was found
+        sql += f" WHERE {identifier(settings.catalogue.partition_key)} = {literal(day)}"
     athena = getattr(context.resources, settings.athena or "")
-    return _limited(list(athena.query(f"SELECT * FROM {relation} LIMIT {wanted.max_rows + 1}").rows), wanted)
+    return _limited(list(athena.query(f"{sql} LIMIT {wanted.max_rows + 1}").rows), wanted)
+
+
+def _day_written(instance: dg.DagsterInstance, key: AssetKey) -> str | None:
+    event = instance.get_latest_materialization_event(key)
+    found = event.asset_materialization.metadata.get(_DAY) if event and event.asset_materialization else None
+    return None if found is None else str(face.plain(found))
 
 
 def _redshift_rows(context: Any, wanted: Reconciliation, key: AssetKey) -> list[dict[str, Any]]:

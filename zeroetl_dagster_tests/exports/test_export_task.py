@@ -364,3 +364,17 @@ def test_a_hundred_attempts_are_enough(rds: FakeRds, monkeypatch: pytest.MonkeyP
         rds.tasks[started(rds).identifier]["Status"] = "FAILED"
     with pytest.raises(ExportError, match="ended without an export"):
         begin(rds, PLAN, ARN)
+
+
+def test_a_run_terminated_while_waiting_for_room_has_started_nothing_and_says_so(rds: FakeRds) -> None:
+    lines: list[str] = []
+    other(rds, "theirs", ARN)
+
+    def report(line: str) -> None:
+        lines.append(line)
+        if "waiting for room" in line:
+            raise Terminated
+
+    with pytest.raises(Terminated):
+        begin_when_room(rds, PLAN, ARN, known=None, timeout_seconds=60, report=report)
+    assert lines[-1] == "run terminated: no export of 2024-05-01 had been started" and not rds.started

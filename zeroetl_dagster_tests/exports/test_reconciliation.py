@@ -48,7 +48,8 @@ class Engine:
     def _rows(self, sql: str) -> Rows:
         if "sys_integration_activity" in sql:
             return Rows(("last_commit", "last_applied", "passed"), [self.activity])
-        relation = sql.split("FROM ")[1].split(" LIMIT")[0]
+        self.asked.append(("", sql))
+        relation = sql.split("FROM ")[1].split(" LIMIT")[0].split(" WHERE")[0]
         return Rows(("week", "paid"), self.marts[relation])
 
 
@@ -78,7 +79,9 @@ def warehouse() -> FakeRedshift:
     return FakeRedshift({'"dev"."marts"."weeks"': [(1, 10), (2, 20)]})
 
 
-def record(instance: dg.DagsterInstance, task: str = "e1", *, second: str | None = None) -> None:
+def record(
+    instance: dg.DagsterInstance, task: str = "e1", *, second: str | None = None, day: str | None = None
+) -> None:
     """An export, and marts made from it, as their own rooms record them."""
     stamp = dg.MetadataValue.timestamp(datetime.fromisoformat("2024-05-01T03:00:00+00:00"))
     instance.report_runless_asset_event(
@@ -92,7 +95,8 @@ def record(instance: dg.DagsterInstance, task: str = "e1", *, second: str | None
     inner = dg.AssetKey(["lake_marts", "inner"])
     instance.report_runless_asset_event(dg.AssetMaterialization(inner, tags=tags))
     read = {"dagster/input_data_version/lake_marts/inner": "v1"}
-    instance.report_runless_asset_event(dg.AssetMaterialization(ATHENA, tags=read))
+    metadata = {"zeroetl/day": day} if day else {}
+    instance.report_runless_asset_event(dg.AssetMaterialization(ATHENA, tags=read, metadata=metadata))
     instance.report_runless_asset_event(dg.AssetMaterialization(REDSHIFT, tags={"zeroetl/began_at": "1714600000.0"}))
 
 
@@ -180,3 +184,9 @@ def test_times_may_come_as_text(instance: Any, athena: Any, warehouse: Any) -> N
     record(instance)
     warehouse.activity = ("2024-05-01 02:00:00.5 ", "2024-05-01 02:00:01", None)
     assert evaluate(instance, athena, warehouse).passed
+
+
+def test_of_a_mart_with_a_partition_per_day_only_its_day_is_read(instance: Any, athena: Any, warehouse: Any) -> None:
+    record(instance, day="2024-05-01")
+    assert evaluate(instance, athena, warehouse).passed
+    assert "WHERE \"snapshot_date\" = '2024-05-01' LIMIT" in athena.asked[-1][1]
