@@ -21,7 +21,7 @@ TEXT = "zeroetl/reason"
 BECAUSE = "zeroetl/due_because"
 
 # A shorter interval passes before anybody has looked, and would leave two events each time.
-_WORTH_TELLING_SECONDS = 600.0
+_WORTH_TELLING_SECONDS = 300.0
 # An event costs Dagster about 14 ms to store; what is left over differs still on the next tick.
 _EVENTS_AT_ONCE = 100
 

@@ -32,7 +32,7 @@ Kind = Literal["materialized_view", "table", "view"]
 Action = Literal["created", "refreshed", "recreated", "replaced", "unchanged"]
 
 _CODE = re.compile(r"\[zeroetl ([0-9a-f]{16})\]\s*$")
-# STV_MV_INFO.state: 0 full, 1 incremental, from 101 on it can no longer be refreshed (a base column dropped, renamed…).
+# SVV_MV_INFO.state: 0 full, 1 incremental, from 101 on it can no longer be refreshed (a base column dropped, renamed…).
 _INCREMENTAL = 1
 _BROKEN_FROM = 101
 _DEPENDENT_OBJECTS = "2BP01"  # SQLSTATE dependent_objects_still_exist
@@ -52,7 +52,7 @@ class Session(Protocol):
 
 @dataclass(frozen=True)
 class Relation:
-    """What stands under a mart's name. `mv_state`: STV_MV_INFO.state of a materialized view."""
+    """What stands under a mart's name. `mv_state`: SVV_MV_INFO.state of a materialized view."""
 
     kind: Kind
     code_version: str | None
@@ -344,8 +344,9 @@ def _layout(mart: CompiledMart) -> str:
 
 
 def _mv_state(session: Session, mart: CompiledMart) -> int | None:
+    # Not STV_MV_INFO, which Serverless does not let one query.
     rows = session.query(
-        "SELECT state FROM stv_mv_info WHERE TRIM(db_name) = current_database() AND TRIM(schema) = %s "
+        "SELECT state FROM svv_mv_info WHERE TRIM(database_name) = current_database() AND TRIM(schema_name) = %s "
         "AND TRIM(name) = %s",
         (mart.target.schema, mart.name),
     ).rows

@@ -48,7 +48,7 @@ class FakeSession:
             found = self.relations.get(str(params[1]))
             kind = "r" if found and found.kind == "table" else "v"
             return Rows(("relkind", "description"), [(kind, found.comment)] if found else [])
-        if "FROM stv_mv_info" in sql:
+        if "FROM svv_mv_info" in sql:
             found = self.relations.get(str(params[1]))
             return Rows(("state",), [(found.state,)] if found and found.kind == "materialized view" else [])
         if "svv_integration_table_state" in sql:

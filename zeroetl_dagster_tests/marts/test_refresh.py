@@ -223,7 +223,7 @@ def test_why_a_mart_waits_is_told_once_and_that_it_waits_no_more(location: Locat
 
 def test_a_short_interval_is_no_news_and_a_long_one_is(location: Location) -> None:
     location.texts["m1"] = "-- minimum_interval_seconds: 3600\n" + location.texts["m1"].split("\n")[1]
-    location.texts["lone"] = "-- minimum_interval_seconds: 300\n" + location.texts["lone"]
+    location.texts["lone"] = "-- minimum_interval_seconds: 299\n" + location.texts["lone"]
     location.load()
     location.tick(ALL)
     tell(location)
