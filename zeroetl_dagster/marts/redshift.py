@@ -145,7 +145,7 @@ def materialize(
         query_id=query_id,
         columns=read_columns(session, mart),
         checkpoints=checkpoints,
-        incremental=_incremental(session, mart),
+        incremental=_incremental(session, mart, found if action == "refreshed" else None),
         gap=gap,
     )
 
@@ -344,19 +344,19 @@ def _layout(mart: CompiledMart) -> str:
 
 
 def _mv_state(session: Session, mart: CompiledMart) -> int | None:
-    # Not STV_MV_INFO, which Serverless does not let one query.
+    # Not STV_MV_INFO, which Serverless does not let one query; and functions of the leader node do not mix with views.
+    (database,) = session.query("SELECT current_database()").rows[0]
     rows = session.query(
-        "SELECT state FROM svv_mv_info WHERE TRIM(database_name) = current_database() AND TRIM(schema_name) = %s "
-        "AND TRIM(name) = %s",
-        (mart.target.schema, mart.name),
+        "SELECT state FROM svv_mv_info WHERE TRIM(database_name) = %s AND TRIM(schema_name) = %s AND TRIM(name) = %s",
+        (database, mart.target.schema, mart.name),
     ).rows
     return int(rows[0][0]) if rows else None
 
 
-def _incremental(session: Session, mart: CompiledMart) -> bool | None:
+def _incremental(session: Session, mart: CompiledMart, known: Relation | None) -> bool | None:
     if mart.materialized != "materialized_view":
         return None
-    state = _mv_state(session, mart)
+    state = known.mv_state if known is not None else _mv_state(session, mart)
     return None if state is None else state == _INCREMENTAL
 
 

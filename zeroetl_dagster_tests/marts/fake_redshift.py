@@ -42,6 +42,8 @@ class FakeSession:
     def query(self, sql: str, params: Sequence[object] = ()) -> Rows:
         if error := self.fail(sql):
             raise error
+        if sql == "SELECT current_database()":
+            return Rows(("current_database",), [("dev",)])
         if "FROM pg_namespace" in sql:
             return Rows(("?column?",), [(1,)] if params[0] in self.schemas else [])
         if "FROM pg_class" in sql:
@@ -49,7 +51,8 @@ class FakeSession:
             kind = "r" if found and found.kind == "table" else "v"
             return Rows(("relkind", "description"), [(kind, found.comment)] if found else [])
         if "FROM svv_mv_info" in sql:
-            found = self.relations.get(str(params[1]))
+            assert params[0] == "dev"
+            found = self.relations.get(str(params[2]))
             return Rows(("state",), [(found.state,)] if found and found.kind == "materialized view" else [])
         if "svv_integration_table_state" in sql:
             if self.integration_views is None:
