@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -203,6 +202,18 @@ class Bed:
         session = Identities.of_world(self.world).open_session(caller, 900)
         return self.client(service, key=session["AccessKeyId"], **more)
 
+    def hold(self) -> None:
+        """From now on nothing that is planned happens, until `release`: what is under way can be looked at."""
+        self.world.delays = Delays(600, 600, 600, metrics_interval_seconds=3600)
+
+    def release(self) -> None:
+        self.world.delays = self.delays
+        transitions = self.plane.transitions
+        with transitions._changed:
+            for key, _ in self.store.items("transition"):
+                self.store.update("transition", key, lambda plan: plan.update(due=0))
+            transitions._changed.notify_all()
+
     def settle(self) -> None:
         """Until nothing is under way."""
         assert self.plane.transitions.wait_idle(20)
@@ -212,10 +223,9 @@ class Bed:
         self.plane.stop()
         self.store.close()
 
-    def restart(self, *, delays: Delays | None = None, after_seconds: float = 0.0) -> None:
+    def restart(self, *, delays: Delays | None = None) -> None:
         self.stop()
         self.warehouse.listening.clear()  # listeners die with the process
-        time.sleep(after_seconds)
         self.delays = delays or self.delays
         self._start()
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from zeroetl_dagster.local.world import Delays
 from zeroetl_dagster_tests.local_aws.conftest import ACCOUNT, REGION, Bed, refused
 
 KEY = f"{ACCOUNT}/{REGION}/src"
@@ -200,12 +199,16 @@ def test_deleting_in_order(bed: Bed) -> None:
     assert "protected" in refused(lambda: rds.delete_db_cluster(**delete))["Message"]
     rds.modify_db_cluster(DBClusterIdentifier="src", DeletionProtection=False)
     assert "still contains DB instances" in refused(lambda: rds.delete_db_cluster(**delete))["Message"]
+    bed.hold()
     assert rds.delete_db_instance(DBInstanceIdentifier="src-1")["DBInstance"]["DBInstanceStatus"] == "deleting"
     assert "already being deleted" in refused(lambda: rds.delete_db_instance(DBInstanceIdentifier="src-1"))["Message"]
+    bed.release()
     bed.settle()
     assert not bed.postgres.running(KEY) and KEY in bed.postgres.created
+    bed.hold()
     rds.delete_db_cluster(**delete)
     assert "being deleted" in refused(lambda: rds.delete_db_cluster(**delete))["Message"]
+    bed.release()
     bed.settle()
     assert rds.describe_db_clusters()["DBClusters"] == [] and bed.postgres.created == {}
     arn = cluster["MasterUserSecret"]["SecretArn"]
@@ -263,9 +266,11 @@ def test_an_instance_outside_a_cluster_is_refused(bed: Bed) -> None:
 def test_modifying_an_instance(bed: Bed) -> None:
     bed.cluster()
     rds = bed.client("rds")
+    bed.hold()
     changed = rds.modify_db_instance(DBInstanceIdentifier="src-1", DBInstanceClass="db.r7g.large", PromotionTier=3)
     assert changed["DBInstance"]["DBInstanceStatus"] == "modifying"
     assert refused(lambda: rds.reboot_db_instance(DBInstanceIdentifier="src-1"))["Code"] == "InvalidDBInstanceState"
+    bed.release()
     bed.settle()
     found = rds.describe_db_instances()["DBInstances"][0]
     assert (found["DBInstanceClass"], found["PromotionTier"], found["DBInstanceStatus"]) == (
@@ -275,8 +280,8 @@ def test_modifying_an_instance(bed: Bed) -> None:
     )
 
 
-def test_creation_goes_on_after_a_kill(tmp_path: Any) -> None:
-    bed = Bed(tmp_path / "aws", Delays(30, 30, 30, metrics_interval_seconds=3600))
+def test_creation_goes_on_after_a_kill(bed: Bed) -> None:
+    bed.hold()
     create(bed)
     rds = bed.client("rds")
     rds.create_db_instance(
@@ -285,13 +290,12 @@ def test_creation_goes_on_after_a_kill(tmp_path: Any) -> None:
         DBInstanceClass="db.serverless",
         Engine="aurora-postgresql",
     )
-    for _, plan in bed.store.items("transition"):
-        bed.store.update("transition", f"{plan['kind']}|{plan['key']}", lambda doc: doc.update(due=0))
     bed.restart()
+    assert bed.postgres.running_now == {}
+    bed.release()
     bed.settle()
     found = bed.client("rds").describe_db_instances()["DBInstances"][0]
     assert found["DBInstanceStatus"] == "available" and bed.postgres.running(KEY)
-    bed.stop()
 
 
 def test_servers_are_brought_back_or_adopted(bed: Bed) -> None:

@@ -146,13 +146,16 @@ class IntegrationMetrics:
         """Store one data point of each metric of each integration, in the account of its target."""
         now = time.time()
         points: list[tuple[Series, Point]] = []
+        databases: dict[str, list[Any]] = {}
         for found in self._world.replicator.metrics():
-            integration = self._integrations.get(found.integration_id)
+            databases.setdefault(found.integration_id, []).append(found)
+        for integration_id, of_databases in databases.items():
+            integration = self._integrations.get(integration_id)
             if integration is None:
                 continue
             region, account = integration.target_arn.split(":")[3:5]
-            dimensions = (("IntegrationId", found.integration_id),)
-            for name, value, unit in _integration_values(found):
+            dimensions = (("IntegrationId", integration_id),)
+            for name, value, unit in _integration_values(of_databases):
                 series = Series(account, region, INTEGRATION_NAMESPACE, name, dimensions)
                 points.append((series, Point.of(now, value, unit)))
         self._table.put(points)
@@ -169,18 +172,20 @@ class IntegrationMetrics:
                 log.exception("the integration metrics of this interval are missing")
 
 
-def _integration_values(found: Any) -> Iterator[tuple[str, float, str]]:
-    yield "IntegrationNumTablesReplicated", float(found.tables_replicated), "Count"
-    yield "IntegrationNumTablesFailedReplication", float(found.tables_failed), "Count"
-    yield "IntegrationDataTransferred", float(found.bytes_transferred), "Bytes"
-    optional = (
-        ("IntegrationLag", found.lag_seconds),
-        ("IntegrationLatestDetectedChange", found.latest_detected_change),
-        ("IntegrationLatestAppliedChange", found.latest_applied_change),
+def _integration_values(of_databases: list[Any]) -> Iterator[tuple[str, float, str]]:
+    """Name, value and unit of an integration's metrics, over all databases made from it (the slowest one decides)."""
+    yield "IntegrationNumTablesReplicated", float(sum(d.tables_replicated for d in of_databases)), "Count"
+    yield "IntegrationNumTablesFailedReplication", float(sum(d.tables_failed for d in of_databases)), "Count"
+    yield "IntegrationDataTransferred", float(sum(d.bytes_transferred for d in of_databases)), "Bytes"
+    slowest = (
+        ("IntegrationLag", max, [d.lag_seconds for d in of_databases]),
+        ("IntegrationLatestDetectedChange", min, [d.latest_detected_change for d in of_databases]),
+        ("IntegrationLatestAppliedChange", min, [d.latest_applied_change for d in of_databases]),
     )
-    for name, value in optional:
-        if value is not None:
-            yield name, float(value), "Seconds"
+    for name, choose, values in slowest:
+        known = [value for value in values if value is not None]
+        if known:
+            yield name, float(choose(known)), "Seconds"
 
 
 def _dimensions(holder: Document) -> tuple[tuple[str, str], ...]:
@@ -274,7 +279,7 @@ def _page_of_results(call: Call, results: list[Document]) -> Document:
                     "Label": result["Label"],
                     "Timestamps": [moment(at) for at, _ in taken],
                     "Values": [value for _, value in taken],
-                    "StatusCode": "Complete" if position <= end else "PartialData",
+                    "StatusCode": "Complete" if position <= end or first == position else "PartialData",
                 }
             )
     more = str(end) if end < position else None
