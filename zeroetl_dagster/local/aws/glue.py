@@ -56,7 +56,7 @@ class Glue(CrawlerOperations, Service):
     def get_tables(self, call: Call) -> Document:
         tables = catalogue_of(call).tables(call.params["DatabaseName"])
         if wanted := call.params.get("Expression"):
-            tables = [table for table in tables if _name_matches(wanted, table["Name"])]
+            tables = [table for table in tables if name_matches(wanted, table["Name"])]
         return _paged(call, "TableList", tables)
 
     def search_tables(self, call: Call) -> Document:
@@ -189,7 +189,7 @@ def _each(items: Iterable[Document], do: Callable[[Document], None]) -> Document
     return {"Errors": errors}
 
 
-def _name_matches(pattern: str, name: str) -> bool:
+def name_matches(pattern: str, name: str) -> bool:
     """Glue takes a regular expression; clients (and Athena's JDBC driver) also send globs with `*`."""
     try:
         return re.fullmatch(pattern, name) is not None or fnmatch.fnmatchcase(name, pattern)

@@ -92,6 +92,11 @@ class Writer:
         self.size += len(data)
         return self._file.write(data)
 
+    def digest(self, data: bytes) -> None:
+        """Account for content that gets into the file another way."""
+        self._md5.update(data)
+        self.size += len(data)
+
     def tell(self) -> int:
         return self.size
 
@@ -223,6 +228,17 @@ class Objects:
             self._insert(made)
             if old is not None:
                 self._remove([old.path])
+        return made
+
+    def adopt(self, bucket: str, key: str, path: Path, headers: Mapping[str, Any] | None = None) -> Object:
+        """Take a finished file (of the same file system) as the object; it is gone from where it was."""
+        writer = self.writer(bucket, key)
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                writer.digest(chunk)
+        os.replace(path, writer.path)
+        made = self.commit(bucket, key, writer, headers)
+        assert made is not None
         return made
 
     def put(self, bucket: str, key: str, data: bytes, headers: Mapping[str, Any] | None = None) -> Object:
