@@ -307,6 +307,19 @@ def test_servers_are_brought_back_or_adopted(bed: Bed) -> None:
     assert bed.postgres.running_now == {KEY: True}
 
 
+def test_a_server_that_does_not_come_back_keeps_nobody_else_down(bed: Bed) -> None:
+    bed.cluster()
+    bed.postgres.running_now.clear()
+    bed.postgres.fail_start = True
+    bed.restart()
+    rds = bed.client("rds")
+    assert rds.describe_db_instances()["DBInstances"][0]["DBInstanceStatus"] == "failed"
+    assert "the port is taken" in rds.describe_events(SourceType="db-instance")["Events"][-1]["Message"]
+    bed.postgres.fail_start = False
+    bed.restart()
+    assert bed.client("rds").describe_db_instances()["DBInstances"][0]["DBInstanceStatus"] == "available"
+
+
 def test_a_server_that_does_not_start_is_said(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zeroetl_dagster.local.aws.transitions.RETRY_SECONDS", 0.01)
     bed.postgres.fail_start = True

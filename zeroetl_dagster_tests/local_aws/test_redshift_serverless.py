@@ -208,6 +208,19 @@ def test_a_restart_opens_what_was_open_on_the_same_port(bed: Bed) -> None:
     assert bed.warehouse.opened == [namespace["namespaceId"]]
 
 
+def test_a_taken_port_is_said(bed: Bed) -> None:
+    import socket
+
+    bed.namespace()
+    workgroup = bed.client("redshift-serverless").get_workgroup(workgroupName="target")["workgroup"]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", workgroup["port"]))
+        taken.listen()
+        with pytest.raises(OSError, match=f"port {workgroup['port']} .* workgroup target, is taken by another program"):
+            bed.plane.serverless.resume()
+    bed.plane.serverless.resume()
+
+
 def test_a_namespace_that_was_never_answered_is_forgotten(bed: Bed) -> None:
     namespace = bed.namespace()
     key = f"{ACCOUNT}/{REGION}/target"

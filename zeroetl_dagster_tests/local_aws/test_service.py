@@ -208,6 +208,14 @@ def test_json_that_is_none(client: Any) -> None:
     assert status == 400 and "must be a string" in body
 
 
+def test_a_body_that_is_not_what_it_says(client: Any) -> None:
+    target = {"X-Amz-Target": "RedshiftServerless.GetWorkgroup", "Content-Encoding": "gzip"}
+    status, body = raw(client, "POST", "/", "{}", signed("redshift-serverless", **target))
+    assert status == 400 and "not gzip" in body
+    status, body = raw(client, "POST", "/", "", signed("rds", **{"Content-Length": str(10**9)}))
+    assert status == 413 and "the limit is" in body
+
+
 def test_only_loopback_listens(client: Any) -> None:
     assert client("rds").meta.endpoint_url.startswith("http://127.0.0.1:")
 
@@ -234,3 +242,35 @@ def test_pages_end() -> None:
     assert [item["n"] for item in first + second + third] == list(range(45)) and end is None
     with pytest.raises(AwsError, match="Invalid Marker"):
         page(items, 20, "x")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value", "fits"),
+    [  # patterns of AWS's models are Java's
+        (r"[\p{L}\p{Z}\p{N}_.:/=+\-@]*", "a key = 日本 1", True),
+        (r"[\p{L}\p{Z}\p{N}_.:/=+\-@]*", "a;b", False),
+        (r"[\p{L}\p{M}\p{N}\p{P}\p{S}\p{Zs}]+", "50 % [of] it", True),
+        (r"^[\p{L}_][\p{L}\p{N}@$#_]+$", "tab;le", False),
+        (r"[ -퟿\t]*", "line\nbreak", False),
+        (r"[a-z0-9-]+\z", "name", True),
+    ],
+)
+def test_patterns_of_java_are_understood(pattern: str, value: str, fits: bool) -> None:
+    from zeroetl_dagster.local.aws.service import _compiled
+
+    assert bool(_compiled(pattern).fullmatch(value)) is fits
+
+
+@pytest.mark.parametrize(
+    "service",
+    ["rds", "redshift", "redshift-serverless", "cloudwatch", "iam", "sts", "kms", "secretsmanager", "glue", "athena"],
+)
+def test_every_pattern_of_the_models_can_be_checked(service: str) -> None:
+    from moto.core.utils import get_service_model
+
+    from zeroetl_dagster.local.aws.service import _compiled
+
+    model = get_service_model(service)
+    for name in model.shape_names:
+        if pattern := model.shape_for(name).metadata.get("pattern"):
+            _compiled(pattern)

@@ -126,3 +126,13 @@ def test_one_resource_is_never_worked_on_twice_at_once(made: Callable[[], Transi
     assert entered.wait(10)
     transitions.plan("k", "a", "second", 0)
     assert transitions.wait_idle() and clashes == []
+
+
+def test_a_status_written_by_a_killed_process_does_not_last(store: Store, made: Callable[[], Transitions]) -> None:
+    store.put("k", "a", {"Status": "creating"})
+    store.put("k", "b", {"Status": "available"})
+    ran: list[tuple[str, str]] = []
+    transitions = made()
+    transitions.handle("k", lambda key, step: ran.append((key, step)), pending={"creating": "made"})
+    transitions.start()
+    assert transitions.wait_idle() and ran == [("a", "made")]

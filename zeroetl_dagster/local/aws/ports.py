@@ -44,3 +44,12 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def require_free(port: int, owner: str) -> None:
+    """Raises `OSError` that says whose port is taken."""
+    if not is_free(port):
+        raise OSError(
+            f"port {port} of 127.0.0.1, the endpoint of the Redshift {owner}, is taken by another program: end that "
+            "program and start again"
+        )

@@ -17,7 +17,6 @@ from zeroetl_dagster.local.aws import ports
 from zeroetl_dagster.local.aws.errors import AwsError
 from zeroetl_dagster.local.aws.rds_engines import (
     NO_MYSQL,
-    PASSWORD,
     VERSIONS,
     Engines,
     check_password,
@@ -80,7 +79,8 @@ class Clusters(ParameterGroups):
     def __init__(self, world: World, transitions: Transitions) -> None:
         super().__init__(world, transitions)
         self.engines = Engines(world)
-        transitions.handle(CLUSTER, self._cluster_step, self._cluster_failed)
+        pending = {"creating": "available", "stopping": "stop", "starting": "start", "deleting": "delete"}
+        transitions.handle(CLUSTER, self._cluster_step, self._cluster_failed, pending=pending)
 
     def create_db_cluster(self, call: Call) -> Document:
         call.only(*_CREATE, *KEPT)
@@ -89,15 +89,15 @@ class Clusters(ParameterGroups):
         if self.store.get(CLUSTER, key) is not None:
             raise AwsError("DBClusterAlreadyExistsFault", f"DB Cluster already exists: {name}")
         cluster = self._new_cluster(call, name)
-        password = self._first_password(call, cluster)
+        password = self._first_password(call)
+        if call.params.get("ManageMasterUserPassword"):
+            cluster |= self._secret(key, cluster, password, call.params.get("MasterUserSecretKmsKeyId"))
+        if cluster["Engine"] == "aurora-postgresql":
+            cluster["first_password"] = password  # until initdb has it
         cluster["Port"] = ports.reserve(self.store, f"{CLUSTER}|{key}", call.params.get("Port"))
         if not self.store.insert(CLUSTER, key, cluster):
             ports.release(self.store, cluster["Port"])
             raise AwsError("DBClusterAlreadyExistsFault", f"DB Cluster already exists: {name}")
-        if cluster["Engine"] == "aurora-postgresql":
-            self.store.put(PASSWORD, key, {"password": password})
-        if call.params.get("ManageMasterUserPassword"):
-            cluster = self._manage_password(key, cluster, password, call.params.get("MasterUserSecretKmsKeyId"))
         self.record(key, "db-cluster", "DB cluster created", "creation")
         if cluster["Engine"] == "aurora-mysql":
             self.record(key, "db-cluster", NO_MYSQL, "notification")
@@ -243,7 +243,7 @@ class Clusters(ParameterGroups):
             )
         return str(group["DBClusterParameterGroupName"])
 
-    def _first_password(self, call: Call, cluster: Document) -> str:
+    def _first_password(self, call: Call) -> str:
         managed, given = call.params.get("ManageMasterUserPassword"), call.params.get("MasterUserPassword")
         if managed and given:
             raise AwsError(
@@ -261,14 +261,14 @@ class Clusters(ParameterGroups):
         check_password(given, "MasterUserPassword")
         return str(given)
 
-    def _manage_password(self, key: str, cluster: Document, password: str, kms_key: str | None) -> Document:
-        """Put the master password into a secret of the cluster's own."""
+    def _secret(self, key: str, cluster: Document, password: str, kms_key: str | None) -> Document:
+        """Put the master password into a secret of the cluster's own; the member that tells of it."""
         account, region, _ = key.split("/", 2)
         name = f"rds!cluster-{cluster['DbClusterResourceId'].lower()}"
         value = json.dumps({"username": cluster["MasterUsername"], "password": password})
         arn = self.secrets.put(account, region, name, value, owning_service="rds")
         secret = {"SecretArn": arn, "SecretStatus": "active", "KmsKeyId": kms_key or "alias/aws/secretsmanager"}
-        return self.store.update(CLUSTER, key, lambda doc: {**doc, "MasterUserSecret": secret})
+        return {"MasterUserSecret": secret}
 
     def _modify_password(self, call: Call, key: str, cluster: Document) -> None:
         given, managed = call.params.get("MasterUserPassword"), call.params.get("ManageMasterUserPassword")
@@ -294,7 +294,8 @@ class Clusters(ParameterGroups):
         elif (managed and not has_secret) or call.params.get("RotateMasterUserPassword"):
             password = new_password()
             self.engines.set_password(key, cluster, password)
-            self._manage_password(key, cluster, password, call.params.get("MasterUserSecretKmsKeyId"))
+            secret = self._secret(key, cluster, password, call.params.get("MasterUserSecretKmsKeyId"))
+            self.store.update(CLUSTER, key, lambda doc: {**doc, **secret})
 
     def _drop_secret(self, key: str, cluster: Document) -> None:
         account, region, _ = key.split("/", 2)

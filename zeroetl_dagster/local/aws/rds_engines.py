@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 
-PASSWORD = "rds.master_password"  # waits here until initdb has it
 NO_MYSQL = (
     "No data engine stands behind aurora-mysql in the embedded AWS: the cluster has a control plane only, nothing can "
     "connect to it or replicate from it. Use engine aurora-postgresql, or a real AWS account."
@@ -81,16 +80,16 @@ class Engines:
                 self._refusals[cluster["Port"]] = _Refusal(cluster["Port"])
             return
         postgres = self._world.postgres
-        if password := self._world.store.get(PASSWORD, cluster_key):
+        if password := cluster.get("first_password"):
             postgres.delete(cluster_key)  # what an initdb that was killed half way left behind
             postgres.create(
                 cluster_key,
                 port=cluster["Port"],
                 master_username=cluster["MasterUsername"],
-                master_password=password["password"],
+                master_password=password,
                 database=cluster.get("DatabaseName"),
             )
-            self._world.store.delete(PASSWORD, cluster_key)
+            self._world.store.update("rds.cluster", cluster_key, _without_password)
         if not postgres.running(cluster_key):
             postgres.start(cluster_key, logical=not parameter_problems("aurora-postgresql", values))
 
@@ -107,7 +106,6 @@ class Engines:
 
     def delete(self, cluster_key: str, cluster: Document) -> None:
         self.stop(cluster_key, cluster)
-        self._world.store.delete(PASSWORD, cluster_key)
         if cluster["Engine"] == "aurora-postgresql":
             self._world.postgres.delete(cluster_key)
 
@@ -118,8 +116,8 @@ class Engines:
         """
         if cluster["Engine"] == "aurora-mysql":
             return
-        if self._world.store.get(PASSWORD, cluster_key):
-            self._world.store.put(PASSWORD, cluster_key, {"password": password})
+        if "first_password" in cluster:
+            self._world.store.update("rds.cluster", cluster_key, lambda doc: {**doc, "first_password": password})
         elif self._world.postgres.running(cluster_key):
             self._world.postgres.set_master_password(cluster_key, password)
         else:
@@ -133,6 +131,10 @@ class Engines:
         for refusal in self._refusals.values():
             refusal.stop()
         self._refusals.clear()
+
+
+def _without_password(cluster: Document) -> Document:
+    return {member: value for member, value in cluster.items() if member != "first_password"}
 
 
 class _Refusal:

@@ -6,6 +6,7 @@ puts the cluster parameter group's pending values into effect.
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ from zeroetl_dagster.local.aws.times import moment
 if TYPE_CHECKING:
     from zeroetl_dagster.local.aws.transitions import Transitions
     from zeroetl_dagster.local.world import World
+
+log = logging.getLogger("zeroetl.local.aws")
 
 MAX_INSTANCES = 16  # a writer and 15 readers (Aurora guide, "Quotas and constraints")
 # Kept and shown, without effect on what the embedded AWS does.
@@ -46,7 +49,10 @@ class Instances(Clusters):
 
     def __init__(self, world: World, transitions: Transitions) -> None:
         super().__init__(world, transitions)
-        transitions.handle(INSTANCE, self._instance_step, self._instance_failed)
+        pending = {"creating": "start", "modifying": "available", "rebooting": "reboot", "deleting": "delete"}
+        transitions.handle(
+            INSTANCE, self._instance_step, self._instance_failed, status="DBInstanceStatus", pending=pending
+        )
 
     def create_db_instance(self, call: Call) -> Document:
         if not call.params.get("DBClusterIdentifier"):
@@ -221,8 +227,17 @@ class Instances(Clusters):
         """Bring up the servers that ran when the process ended; one that was not stopped is taken over."""
         for cluster_key, cluster in self.store.items(CLUSTER):
             instances = self.instances_of(cluster_key)
-            if cluster["Status"] == "available" and any("effective" in doc for _, doc in instances):
+            if cluster["Status"] != "available" or not any("effective" in doc for _, doc in instances):
+                continue
+            try:
                 self.engines.start(cluster_key, cluster, self.effective_values(cluster_key, cluster))
+            except Exception as error:  # one source that does not start must not keep all the others down
+                log.exception("the server of %s does not start", cluster_key)
+                self._instance_failed(instances[0][0], "start", error)
+                continue
+            for key, instance in instances:
+                if instance["DBInstanceStatus"] == "failed":
+                    self._set_instance(key, "available")
 
 
 def _require_available(instance: Document) -> None:

@@ -80,7 +80,8 @@ class IntegrationOperations(Instances):
 
     def __init__(self, world: World, transitions: Transitions) -> None:
         super().__init__(world, transitions)
-        transitions.handle(INTEGRATION, self._integration_step)
+        pending = {"creating": "created", "modifying": "modified", "deleting": "deleted"}
+        transitions.handle(INTEGRATION, self._integration_step, pending=pending)
 
     def create_integration(self, call: Call) -> Document:
         cluster_key, cluster = self._source(call, call.params["SourceArn"])

@@ -55,7 +55,9 @@ class Clusters(ParameterGroups):
     ) -> None:
         super().__init__(world, transitions, logins, target_changed)
         self.secrets = Secrets(world.store)
-        transitions.handle(REDSHIFT_CLUSTER, self._cluster_step)
+        pending = {"creating": "create", "modifying": "available", "rebooting": "reboot", "deleting": "delete"}
+        pending |= {"pausing": "pause", "resuming": "resume"}
+        transitions.handle(REDSHIFT_CLUSTER, self._cluster_step, status="ClusterStatus", pending=pending)
 
     def create_cluster(self, call: Call) -> Document:
         call.only(*_CREATE, *_KEPT)
@@ -259,7 +261,6 @@ class Clusters(ParameterGroups):
         elif step == "reboot":
             effective = self.configured(key, cluster)
             cluster = self.store.update(REDSHIFT_CLUSTER, key, lambda doc: {**doc, "effective": effective})
-            warehouse.close(endpoint)
             self.listen(key, cluster)
         elif step == "pause":
             warehouse.pause(endpoint)
@@ -282,7 +283,9 @@ class Clusters(ParameterGroups):
         self.target_changed(cluster["namespace_id"])
 
     def listen(self, key: str, cluster: Document) -> None:
-        """Open the cluster's endpoint."""
+        """Open the cluster's endpoint. Raises `OSError` when another program has taken its port."""
+        self.world.warehouse.close(endpoint_of(key))
+        ports.require_free(cluster["port"], f"cluster {cluster['ClusterIdentifier']}")
         self.world.warehouse.listen(
             endpoint_of(key),
             cluster["namespace_id"],

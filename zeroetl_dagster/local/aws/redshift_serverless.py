@@ -59,8 +59,9 @@ class RedshiftServerless(Service):
         self.logins = logins
         self.target_changed = target_changed
         self.secrets = Secrets(world.store)
-        transitions.handle(NAMESPACE, self._namespace_step)
-        transitions.handle(WORKGROUP, self._workgroup_step)
+        pending = {"CREATING": "create", "MODIFYING": "update", "DELETING": "delete"}
+        transitions.handle(NAMESPACE, self._namespace_step, status="status", pending=pending)
+        transitions.handle(WORKGROUP, self._workgroup_step, status="status", pending=pending)
 
     # ---- namespaces ----------------------------------------------------------------------------------------------
 
@@ -296,7 +297,9 @@ class RedshiftServerless(Service):
             self.world.warehouse.configure(endpoint_of(key), settings_of(workgroup), workgroup["baseCapacity"])
 
     def listen(self, key: str, workgroup: Document) -> None:
-        """Open the workgroup's endpoint."""
+        """Open the workgroup's endpoint. Raises `OSError` when another program has taken its port."""
+        self.world.warehouse.close(endpoint_of(key))
+        ports.require_free(workgroup["port"], f"workgroup {workgroup['workgroupName']}")
         self.world.warehouse.listen(
             endpoint_of(key),
             workgroup["namespace_id"],

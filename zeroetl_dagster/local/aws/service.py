@@ -224,10 +224,21 @@ def _string_violations(value: Any, shape: Shape, path: str) -> Iterator[str]:
         yield _failed(_shown(value, shape), path, f"satisfy regular expression pattern: {pattern}")
 
 
+# Java's Unicode classes in terms that Python knows, for use inside [...]
+_CLASSES = {
+    "L": r"\w",
+    "N": r"\d",
+    "M": "\u0300-\u036f",
+    "Z": r"\s",
+    "P": "!-/:-@\\[-`{-~\u00a1-\u00bf\u2010-\u2bff\u3001-\u303f\uff01-\uff0f\uff1a-\uff20",
+    "S": "$+<=>^`|~\u00a2-\u00b4\u2030-\u2bff",
+}
+
+
 @cache
 def _compiled(pattern: str) -> re.Pattern[str]:
-    # botocore's patterns are Java's; of those used by the services here only \p{..} classes, \z and surrogates differ
-    portable = re.sub(r"\\p\{(?:L|Alpha|N|Z|P|S|M|C)[a-z]?\}", r"\\w", pattern).replace(r"\z", r"\Z")
+    # botocore's patterns are Java's; of those used by the services here only \p{..}, \z and surrogates differ
+    portable = re.sub(r"\\p\{([LNMZPS])[a-z]?\}", lambda found: _CLASSES[found[1]], pattern).replace(r"\z", r"\Z")
     portable = portable.replace(r"\uD800\uDC00-\uDBFF\uDFFF", r"\U00010000-\U0010FFFF")
     return re.compile(portable)
 
@@ -257,10 +268,13 @@ def _read(environ: WSGIEnvironment) -> tuple[str, str, bytes, dict[str, str]]:
     """Protocol, operation, body and form values of a request."""
     length = int(environ.get("CONTENT_LENGTH") or 0)
     if length > MAX_BODY_BYTES:
-        raise ValueError(f"a request body of {length} bytes; the limit is {MAX_BODY_BYTES}")
+        raise AwsError("RequestEntityTooLarge", f"{length} bytes of request; the limit is {MAX_BODY_BYTES}.", 413)
     body: bytes = environ["wsgi.input"].read(length)
     if environ.get("HTTP_CONTENT_ENCODING") == "gzip":  # boto3 compresses large PutMetricData requests
-        body = gzip.decompress(body)
+        try:
+            body = gzip.decompress(body)
+        except (OSError, EOFError) as error:
+            raise AwsError("SerializationException", f"The body is not gzip, though it says so: {error}") from None
     if smithy := environ.get("HTTP_SMITHY_PROTOCOL"):  # not botocore's choice for any service here
         raise not_implemented("any service", f"requests in the protocol {smithy} (it speaks json and query)")
     if target := environ.get("HTTP_X_AMZ_TARGET"):

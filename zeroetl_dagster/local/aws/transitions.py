@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ class Transitions:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._handlers: dict[str, tuple[Handler, GiveUp | None]] = {}
+        self._pending: dict[str, tuple[str, Mapping[str, str]]] = {}
         self._changed = threading.Condition()
         self._running: set[str] = set()
         self._stopping = False
@@ -43,9 +44,22 @@ class Transitions:
         # a few at once: one PostgreSQL initdb must not hold up every other resource
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="aws-transition")
 
-    def handle(self, kind: str, handler: Handler, give_up: GiveUp | None = None) -> None:
-        """Give a resource kind ("rds.cluster") its handler, and what to do when a step keeps failing."""
+    def handle(
+        self,
+        kind: str,
+        handler: Handler,
+        give_up: GiveUp | None = None,
+        *,
+        status: str = "Status",
+        pending: Mapping[str, str] | None = None,
+    ) -> None:
+        """Give a resource kind ("rds.cluster") its handler, and what to do when a step keeps failing.
+
+        `pending` maps the values of the member `status` that cannot last to the step that ends them: a kill between
+        writing such a status and planning its step is made good by `start`.
+        """
         self._handlers[kind] = (handler, give_up)
+        self._pending[kind] = (status, pending or {})
 
     def plan(self, kind: str, key: str, step: str, delay_seconds: float) -> None:
         """Plan `step` for a resource, replacing what was planned for it."""
@@ -61,6 +75,11 @@ class Transitions:
 
     def start(self) -> None:
         """Begin to run steps, those that an earlier process left behind included."""
+        for kind, (status, pending) in self._pending.items():
+            for key, doc in self._store.items(kind):
+                step = pending.get(doc[status])
+                if step is not None and self._store.get(KIND, _plan_key(kind, key)) is None:
+                    self.plan(kind, key, step, 0.0)
         self._thread.start()
 
     def stop(self) -> None:
