@@ -37,9 +37,9 @@ class Statement:
 def parse_statement(sql: str, parameters: list[str] | None = None) -> Statement:
     """Raises `InvalidStatement` in Trino's words."""
     text = _without_end(sql)
-    if not text.strip():
-        raise InvalidStatement("line 1:1: mismatched input '<EOF>'. Expecting: 'ALTER', 'CREATE', 'SELECT', <query>")
-    bare = _without_comments(text).strip()
+    bare = _without_comments(text).strip(" ;\n\t")
+    if not bare:
+        raise InvalidStatement(f"line 1:1: mismatched input '<EOF>'. {_EXPECTED}")
     first = bare.split(None, 1)[0].upper() if not bare.startswith("(") else "("
     if parameters and first not in (*_QUERY, "INSERT", "CREATE", "UNLOAD"):
         raise InvalidStatement("Execution parameters are only supported for queries.")
@@ -263,8 +263,9 @@ _UTILITIES = {
         r"DROP (?:DATABASE|SCHEMA)(?P<exists> IF EXISTS)? (?P<database>PART)(?P<cascade> CASCADE)?(?: RESTRICT)?"
     ),
     "create_database": _pattern(
-        r"CREATE (?:DATABASE|SCHEMA)(?P<exists> IF NOT EXISTS)? (?P<database>PART)(?: COMMENT '(?P<comment>[^']*)')?"
-        r"(?: LOCATION '(?P<location>[^']*)')?(?: WITH DBPROPERTIES\s*\((?P<properties>.*)\))?"
+        r"CREATE (?:DATABASE|SCHEMA)(?P<exists> IF NOT EXISTS)? (?P<database>PART)"
+        r"(?: COMMENT '(?P<comment>(?:[^']|'')*)')?(?: LOCATION '(?P<location>[^']*)')?"
+        r"(?: WITH DBPROPERTIES\s*\((?P<properties>.*)\))?"
     ),
     "add_partitions": _pattern(
         r"ALTER TABLE (?P<table>NAME) ADD(?P<exists> IF NOT EXISTS)?(?P<partitions>\s+PARTITION.*)"

@@ -73,7 +73,7 @@ def _compression(found: Relation) -> str:
     kinds = set()
     for file in found.files:
         with file.path.open("rb") as opened:
-            kinds.add("gzip" if opened.read(2) == b"\x1f\x8b" else "none")
+            kinds.add("gzip" if opened.read(2) == b"\x1f\x8b" else "uncompressed")
     if len(kinds) > 1:
         raise not_supported(f"compressed and plain files in one table ({found.full_name})")
     return kinds.pop()

@@ -77,15 +77,41 @@ def _of_scope(
         names = {column.name.lower() for column in columns if column.table in (alias, "")}
         used[source.name] |= names & set(found.schema)
         if found.keys:
-            conjuncts = [c for c in _conjuncts(scope) if _only_keys(c, alias, found)]
+            conjuncts = [c for c in _filters_on(scope.expression, alias) if _only_keys(c, alias, found)]
             held = filters.get(source.name)
             # the same relation in two scopes (a duplicated subquery): keep what both would read
             filters[source.name] = conjuncts if held is None else []
 
 
-def _conjuncts(scope: Any) -> list[Any]:
-    where = scope.expression.args.get("where")
-    return list(where.this.flatten()) if where and isinstance(where.this, exp.And) else [where.this] if where else []
+def _filters_on(select: Any, alias: str) -> list[Any]:
+    """Conditions whose failing means that a row of this table contributes nothing.
+
+    Where an outer join may put NULLs in its place, a WHERE must be one that NULL does not pass: otherwise leaving
+    partitions out would make rows that were not there (`WHERE t.day IS NULL`).
+    """
+    joins = select.args.get("joins") or []
+    sides = [(join.alias_or_name, join.side.upper()) for join in joins]
+    own = next((index for index, (name, _) in enumerate(sides) if name == alias), -1)
+    later = [side for _, side in sides[own + 1 :]]
+    nullable = (own >= 0 and sides[own][1] in ("LEFT", "FULL")) or any(side in ("RIGHT", "FULL") for side in later)
+    found = [c for c in _conjuncts(select.args.get("where")) if not nullable or _rejects_null(c)]
+    for index, join in enumerate(joins):
+        preserved = sides[index][1] in ("RIGHT", "FULL") if index == own else sides[index][1] in ("LEFT", "FULL")
+        if not preserved and index >= own:
+            found += _conjuncts(join.args.get("on"))
+    return found
+
+
+def _conjuncts(condition: Any) -> list[Any]:
+    inner = condition.this if isinstance(condition, exp.Where) else condition
+    if inner is None:
+        return []
+    return list(inner.flatten()) if isinstance(inner, exp.And) else [inner]
+
+
+def _rejects_null(conjunct: Any) -> bool:
+    comparisons = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.In, exp.Between, exp.Like)
+    return isinstance(conjunct, comparisons) and isinstance(conjunct.this, exp.Column)
 
 
 def _only_keys(conjunct: Any, alias: str, found: Relation) -> bool:

@@ -64,7 +64,7 @@ def _create_database(context: Context) -> Lines:
     name = context.database()
     given: dict[str, Any] = {"Name": name, "Parameters": properties(context.parts.get("properties") or "")}
     if context.parts.get("comment"):
-        given["Description"] = context.parts["comment"]
+        given["Description"] = context.parts["comment"].replace("''", "'")
     if context.parts.get("location"):
         given["LocationUri"] = context.parts["location"]
     try:

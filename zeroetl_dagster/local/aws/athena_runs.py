@@ -92,11 +92,11 @@ class Runs:
             document["Status"]["State"] = "SUCCEEDED"
         except Cancelled as reason:
             document["Status"] |= {"State": "CANCELLED", "StateChangeReason": str(reason)}
-        except duckdb.InterruptException:
-            reason_text = self._stopped.get(key, "Query cancelled")
-            document["Status"] |= {"State": "CANCELLED", "StateChangeReason": reason_text}
         except Exception as error:
-            self._fail(document, error, statement)
+            if key in self._stopped:  # whatever the interrupt made of it
+                document["Status"] |= {"State": "CANCELLED", "StateChangeReason": self._stopped[key]}
+            else:
+                self._fail(document, error, statement)
         finally:
             found = self._connections.pop(key, None)
             if found is not None:
@@ -139,8 +139,6 @@ class Runs:
                 return
             path = environment.scratch / "rows.csv"
             document["rows"] = results.write_csv(connection, prepared.sql, prepared.columns, path)
-        except duckdb.InterruptException:
-            raise
         except duckdb.Error as error:
             raise translated(error, statement.sql) from None
         document["columns"] = [[name, kind.hive] for name, kind in prepared.columns]
