@@ -11,7 +11,6 @@ from zeroetl_dagster.connections.aws import Aws, explained
 from zeroetl_dagster.connections.redshift import Rows
 from zeroetl_dagster.settings.connections import AthenaConnection
 
-
 _CONNECTING = threading.Lock()  # a boto3 session makes one client at a time
 
 

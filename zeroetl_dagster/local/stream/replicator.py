@@ -27,6 +27,7 @@ from zeroetl_dagster.local.stream.catalog import Catalog, quoted
 from zeroetl_dagster.local.stream.data_filter import replicated
 from zeroetl_dagster.local.stream.seed import Unreplicable, copy_table
 from zeroetl_dagster.local.stream.source import Source, SourceTable
+from zeroetl_dagster.local.warehouse.usage import Meter
 
 log = logging.getLogger("zeroetl.local.stream")
 
@@ -38,6 +39,8 @@ Name = tuple[str, str]
 
 class NamespaceHandle(Protocol):
     namespace_id: str
+
+    meter: Meter  # ingestion wakes a Serverless workgroup, and is billed
 
     def cursor(self) -> duckdb.DuckDBPyConnection: ...
 
@@ -132,6 +135,7 @@ class Stream:
     ) -> None:
         self.replicator, self.database, self.integration_id = replicator, database, integration_id
         self.source_database = source_database
+        self.meter = namespace.meter
         self.cursor = namespace.cursor()
         self.catalog = Catalog(self.cursor, database)
         self.applier = Applier(self.cursor, database, self.catalog)
@@ -280,6 +284,7 @@ class Stream:
             self.catalog.moved(checkpoint, table.schema, table.name, table.oid, 0, (rows, 0, 0), size)
             self.catalog.seen(detected=started, applied=True, lag_ms=0, checkpoint=checkpoint)
             self.cursor.commit()
+            self.meter.busy(started.replace(tzinfo=dt.UTC).timestamp())
             self._bytes += size
         except Unreplicable as reason:
             self.cursor.rollback()
@@ -360,7 +365,9 @@ class Stream:
             if any(self._altered(relation) for relation in relations.values()):
                 self.discover()
             if new:
+                began = time.time()
                 self.applier.apply(new, self.tables)
+                self.meter.busy(began)
                 self._bytes += sum(one.size for one in new)
                 self._report()
             cursor.send_feedback(flush_lsn=batch[-1].end_lsn)

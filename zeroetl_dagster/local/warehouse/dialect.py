@@ -254,7 +254,7 @@ def _general(text: str, user: str, case_sensitive: bool) -> Statement:
     return Statement(_kind(tree), _tag(tree), sql)
 
 
-def _redshift_meaning(node: exp.Expression, user: str, case_sensitive: bool) -> exp.Expression:
+def _redshift_meaning(node: exp.Expression, user: str, case_sensitive: bool) -> exp.Expression | None:
     """What DuckDB would answer otherwise, or does not know."""
     if isinstance(node, exp.Identifier) and not (node.quoted and case_sensitive):
         return exp.to_identifier(node.this.lower(), quoted=True)
@@ -264,11 +264,33 @@ def _redshift_meaning(node: exp.Expression, user: str, case_sensitive: bool) -> 
     if isinstance(node, exp.Properties):
         return exp.Properties(expressions=[p for p in node.expressions if not _layout(p)])
     if isinstance(node, exp.ColumnConstraint) and isinstance(node.kind, exp.EncodeColumnConstraint):
-        return None  # type: ignore[return-value]
+        return None
     if isinstance(node, exp.CurrentUser):
         return exp.Literal.string(user)
     if isinstance(node, exp.DataType) and node.is_type("super", "hllsketch", "geometry"):
         return exp.DataType.build("json" if node.is_type("super") else "varchar", dialect="duckdb")
+    return _function(node)
+
+
+def _function(node: exp.Expression) -> exp.Expression:
+    """Functions and casts whose result differs."""
+    if isinstance(node, exp.Cast) and node.to.is_type(*exp.DataType.TEXT_TYPES) and node.to.expressions:
+        length = node.to.expressions[0].this  # an explicit cast cuts: SQL reference, CAST
+        return exp.func("left", exp.cast(node.this, "varchar"), length)
+    if isinstance(node, exp.RegexpReplace) and not node.args.get("modifiers"):
+        node.set("modifiers", exp.Literal.string("g"))  # every match: SQL reference, REGEXP_REPLACE
+    if isinstance(node, exp.Window) and node.this.name.upper() == "RATIO_TO_REPORT":
+        value = node.this.expressions[0]
+        total = node.copy()
+        total.set("this", exp.func("sum", value.copy()))
+        return exp.Div(this=exp.cast(value, "double"), expression=total)
+    if isinstance(node, exp.Avg) and not isinstance(node.parent, exp.Window):
+        # The average of integers is an integer: SQL reference, AVG.
+        return exp.func("_redshift_avg", node, exp.AnyValue(this=node.this.copy()))
+    pattern = node.args.get("format")
+    if isinstance(pattern, exp.Literal) and isinstance(node, exp.Func):
+        for word, code in (("Month", "%B"), ("MON", "%b"), ("Mon", "%b"), ("Day", "%A"), ("Dy", "%a")):
+            pattern.set("this", pattern.this.replace(word, code))
     return node
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,14 @@ _TARGET = re.compile(
     r"\s*(?:INSERT INTO|UPDATE|DELETE FROM|(?:CREATE|DROP|ALTER|TRUNCATE) \w+)\s+(?:IF (?:NOT )?EXISTS\s+)?"
     r'"?([^".\s]+)"?\."?[^".]+"?\.'
 )
+
+_MACROS = {
+    "getdate()": "CAST(now() AS TIMESTAMP)",
+    "from_base(s, b)": "list_reduce(list_transform(string_split(lower(s), ''), "
+    "c -> CAST(strpos('0123456789abcdefghijklmnopqrstuvwxyz', c) - 1 AS BIGINT)), (a, d) -> a * b + d)",
+    "_redshift_avg(average, sample)": "CASE WHEN typeof(sample) IN ('TINYINT', 'SMALLINT', 'INTEGER', 'BIGINT') "
+    "THEN trunc(average) ELSE average END",
+}
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,13 @@ class Session:
 
     def run(self, statement: Statement, params: Sequence[Any] = ()) -> Result:
         """Raises `SqlError`; inside a transaction every later statement fails until its end (25P02)."""
+        began = time.time()
+        try:
+            return self._run(statement, params)
+        finally:
+            self.namespace.meter.busy(began)
+
+    def _run(self, statement: Statement, params: Sequence[Any]) -> Result:
         if self.failed and statement.kind not in ("rollback", "commit"):
             raise SqlError("25P02", "current transaction is aborted, commands ignored until end of transaction block")
         try:
@@ -108,7 +124,7 @@ class Session:
         return Result(tag.get(statement.tag.split(" ")[0], statement.tag))
 
     def _select(self, statement: Statement, params: Sequence[Any]) -> Result:
-        self._refresh_views()
+        self._refresh_views(statement.sql)
         cursor = self._duck(self._own(statement.sql), params)
         columns = [(column[0], str(column[1])) for column in cursor.description or ()]
         self.last_query_id = next(_QUERY_IDS)
@@ -331,10 +347,11 @@ class Session:
         return sql
 
     def _functions(self) -> None:
-        self.cursor.execute(f"CREATE OR REPLACE TEMP MACRO pg_backend_pid() AS {self.pid}")
-        self.cursor.execute("CREATE OR REPLACE TEMP MACRO getdate() AS CAST(now() AS TIMESTAMP)")
+        """Functions that DuckDB has not, as macros of this session."""
+        for signature, body in {"pg_backend_pid()": str(self.pid), **_MACROS}.items():
+            self.cursor.execute(f"CREATE OR REPLACE TEMP MACRO {signature} AS {body}")
 
-    def _refresh_views(self) -> None:
+    def _refresh_views(self, sql: str = "") -> None:
         """Make the system views anew where the set of databases, integrations or rights changed."""
         self.user = self.namespace.user(self.user.name) or self.user
         self.cursor.execute(f"CREATE OR REPLACE TEMP MACRO pg_last_query_id() AS {self.last_query_id}")
@@ -345,13 +362,8 @@ class Session:
             current=self.database,
             sees_all=self.user.sees_integrations,
             users=people,
+            usage=self.namespace.meter.recorded() if "_v_sys_serverless_usage" in sql else [],
         )
-        if "_usage" not in self._views:
-            self.cursor.execute(
-                "CREATE TEMP TABLE IF NOT EXISTS _usage (start_time TIMESTAMP, end_time TIMESTAMP, "
-                "compute_seconds BIGINT, compute_capacity INTEGER, charged_seconds BIGINT)"
-            )
-            self._views["_usage"] = ""
         for name, sql in wanted.items():
             if self._views.get(name) != sql:
                 self.cursor.execute(f"CREATE OR REPLACE TEMP VIEW _v_{name} AS {sql}")

@@ -23,6 +23,7 @@ from zeroetl_dagster.local.folder import DataFolder
 from zeroetl_dagster.local.integration import InboundIntegration
 from zeroetl_dagster.local.store import Store
 from zeroetl_dagster.local.warehouse.dialect import SqlError, quoted
+from zeroetl_dagster.local.warehouse.usage import Meter
 from zeroetl_dagster.local.warehouse.views import Attached, Pending
 
 _CONFIG: dict[str, Any] = {"default_null_order": "nulls_last_on_asc_first_on_desc"}
@@ -42,7 +43,8 @@ class User:
     superuser: bool = False
     createdb: bool = False
     roles: list[str] = field(default_factory=list)
-    expires_at: float | None = None
+    # a password that ends (get_credentials), beside the user's own: salt, digest, expires_at
+    temporary: dict[str, Any] = field(default_factory=dict)
 
     @property
     def sees_integrations(self) -> bool:
@@ -61,6 +63,7 @@ class Namespace:
         self.folder = folder
         self.store = store
         self.lock = threading.RLock()
+        self.meter = Meter(store, namespace_id)
         folder.mkdir(parents=True, exist_ok=True)
         self.instance = duckdb.connect(config=_CONFIG)
         self.instance.execute("SET TimeZone='UTC'")
@@ -126,16 +129,23 @@ class Namespace:
         with self.lock:
             salt = secrets.token_hex(8)
             user = self.user(name) or User(name, "", "")
-            user.salt, user.digest, user.expires_at = salt, _digest(salt, password), expires_at
+            if expires_at is None:
+                user.salt, user.digest = salt, _digest(salt, password)
+            else:
+                user.temporary = {"salt": salt, "digest": _digest(salt, password), "expires_at": expires_at}
             if superuser is not None:
                 user.superuser = user.superuser or superuser
             self.put_user(user)
 
     def authenticate(self, name: str, password: str) -> User | None:
         user = self.user(name)
-        if user is None or not user.digest or (user.expires_at is not None and user.expires_at < time.time()):
+        if user is None:
             return None
-        return user if hmac.compare_digest(user.digest, _digest(user.salt, password)) else None
+        known = [(user.salt, user.digest)] if user.digest else []
+        if user.temporary.get("expires_at", 0.0) > time.time():
+            known.append((user.temporary["salt"], user.temporary["digest"]))
+        held = any(hmac.compare_digest(digest, _digest(salt, password)) for salt, digest in known)
+        return user if held else None
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.duckdb"
@@ -203,11 +213,14 @@ class Warehouse:
         from zeroetl_dagster.local.warehouse.wire import Listener
 
         self.close(endpoint)
-        self._listeners[endpoint] = Listener(self, endpoint, self.namespace(namespace_id), port, dict(settings), rpu)
+        namespace = self.namespace(namespace_id)
+        namespace.meter.rpu = rpu
+        self._listeners[endpoint] = Listener(self, endpoint, namespace, port, dict(settings))
 
     def configure(self, endpoint: str, settings: Mapping[str, str], rpu: int | None) -> None:
         listener = self._listeners[endpoint]
-        listener.settings, listener.rpu = dict(settings), rpu
+        listener.settings = dict(settings)
+        listener.namespace.meter.rpu = rpu
 
     def pause(self, endpoint: str) -> None:
         self._listeners[endpoint].paused = True

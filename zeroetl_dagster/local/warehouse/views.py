@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from zeroetl_dagster.local.warehouse.usage import Usage
+
 
 @dataclass(frozen=True)
 class Attached:
@@ -56,12 +58,18 @@ VIEWS = frozenset([*_COLUMNS, *_CATALOGUE])
 
 
 def definitions(
-    databases: Iterable[Attached], pending: Iterable[Pending], *, current: str, sees_all: bool, users: Iterable[tuple]
+    databases: Iterable[Attached],
+    pending: Iterable[Pending],
+    *,
+    current: str,
+    sees_all: bool,
+    users: Iterable[tuple],
+    usage: Iterable[Usage] = (),
 ) -> dict[str, str]:
     """View name to the SQL of it, for one session. `sees_all`: a superuser or a monitor; others see zero rows."""
     databases, pending = list(databases), list(pending)
     made = {name: _integration_view(name, databases, pending, sees_all) for name in _COLUMNS}
-    return made | _catalogue(databases, current, users)
+    return made | _catalogue(databases, current, users) | {"sys_serverless_usage": _usage(usage)}
 
 
 def _integration_view(name: str, databases: list[Attached], pending: list[Pending], sees_all: bool) -> str:
@@ -76,6 +84,22 @@ def _integration_view(name: str, databases: list[Attached], pending: list[Pendin
         for column, kind in columns
     )
     return f"SELECT {shown} FROM ({union})"
+
+
+def _usage(usage: Iterable[Usage]) -> str:
+    rows = [
+        f"(make_timestamp({int(u.start * 1e6)}), make_timestamp({int(u.end * 1e6)}), {u.compute_seconds}, {u.rpu}, "
+        f"{u.charged_seconds})"
+        for u in usage
+    ]
+    columns = "start_time, end_time, compute_seconds, compute_capacity, charged_seconds"
+    nothing = "(NULL::TIMESTAMP, NULL::TIMESTAMP, NULL::BIGINT, NULL::INTEGER, NULL::BIGINT)"
+    values = ", ".join(rows) or nothing
+    typed = (
+        "start_time, end_time, compute_seconds::BIGINT AS compute_seconds, "
+        "compute_capacity::INTEGER AS compute_capacity, charged_seconds::BIGINT AS charged_seconds"
+    )
+    return f"SELECT {typed} FROM (VALUES {values}) AS t({columns}) WHERE start_time IS NOT NULL"
 
 
 def _q(text: str) -> str:
@@ -183,7 +207,8 @@ def _catalogue(databases: list[Attached], current: str, users: Iterable[tuple]) 
         "pg_database": f"SELECT oid, datname, 100 AS datdba FROM (VALUES {rows}) AS t(oid, datname, integration)",
         "pg_user": f"SELECT usename, usesysid, usesuper FROM (VALUES {people}) AS t(usename, usesysid, usesuper)",
         "stv_mv_info": mv_info,
-        "svv_mv_info": mv_info,
+        "svv_mv_info": "SELECT db_name AS database_name, schema AS schema_name, owner_user_name AS user_name, name, "
+        f"is_stale, state, autorewrite, autorefresh FROM ({mv_info})",
         "svv_columns": "SELECT database_name AS table_catalog, schema_name AS table_schema, * EXCLUDE "
         f"(database_name, schema_name) FROM ({columns} {here})",
         "svv_tables": "SELECT database_name AS table_catalog, schema_name AS table_schema, table_name, table_type "
@@ -195,6 +220,4 @@ def _catalogue(databases: list[Attached], current: str, users: Iterable[tuple]) 
         "svv_redshift_databases": "SELECT datname AS database_name, 100 AS database_owner, "
         "CASE WHEN integration = '' THEN 'local' ELSE 'integration' END AS database_type, NULL AS database_acl, "
         f"NULL AS database_options FROM (VALUES {rows}) AS t(oid, datname, integration)",
-        "sys_serverless_usage": "SELECT start_time, end_time, compute_seconds, compute_capacity, charged_seconds "
-        "FROM temp.main._usage",
     }

@@ -52,10 +52,9 @@ class Listener:
         namespace: Namespace,
         port: int,
         settings: dict[str, str],
-        rpu: int | None,
     ) -> None:
         self.warehouse, self.name, self.namespace = warehouse, name, namespace
-        self.settings, self.rpu, self.paused = settings, rpu, False
+        self.settings, self.paused = settings, False
         self.sessions: dict[tuple[int, int], Session] = {}
         self._socket = socket.create_server(("127.0.0.1", port))
         self._open: set[socket.socket] = set()
