@@ -43,7 +43,7 @@ class EmbeddedSession(boto3.Session):
         super().__init__(access_key_id, secret_access_key, region_name=supervisor.REGION)
         self.endpoint_url = endpoint_url
 
-    def client(self, service_name: str, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def client(self, service_name: str, *args: Any, **kwargs: Any) -> Any:
         return super().client(service_name, *args, **{"endpoint_url": self.endpoint_url, **kwargs})
 
 

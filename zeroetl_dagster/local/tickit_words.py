@@ -77,7 +77,8 @@ Lantern Street|The Paper Kite|Seven Bridges|Harbour Lights|The Clockmaker's Daug
 _PLAY = """
 A House of Echoes|The Third Witness|Salt and Ashes|Dinner at the Embassy|The Cartographer|Winter Garden|Two Sisters
 |The Understudy's Tale|An Honest Man|The Long Corridor|Letters from Trieste|The Orchard Keeper|Under Grey Skies
-|The Visitor at Dawn|Rehearsal for a Storm|The Borrowed Coat|Four Chairs|The Quiet Juror|Night Ferry|A Modest Inheritance
+|The Visitor at Dawn|Rehearsal for a Storm|The Borrowed Coat|Four Chairs|The Quiet Juror|Night Ferry
+|A Modest Inheritance
 """
 _OPERA = """
 Aida|La Traviata|Tosca|Carmen|The Magic Flute|Don Giovanni|La Boheme|Rigoletto|Turandot|Fidelio|Der Rosenkavalier

@@ -7,7 +7,7 @@ Redshift's patches, so rows are read with `SELECT *` and a column that is not th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -18,7 +18,8 @@ from zeroetl_dagster.settings.replication import TableName
 # SVV_INTEGRATION_TABLE_STATE.table_state: only Synced tables can be queried (unless QUERY_ALL_STATES).
 SYNCED = "Synced"
 TRANSITIONAL_STATES = frozenset({"ResyncRequired", "ResyncInitiated"})
-FAILED_STATES = frozenset({"Failed"})
+# More tables than this are not named one by one in a statement.
+_MOST_NAMED = 100
 
 
 class Rows(Protocol):
@@ -110,6 +111,16 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Column:
+    """A column as Redshift types it."""
+
+    name: str
+    type: str
+    nullable: bool
+    comment: str = ""
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """What the views said in one session.
 
@@ -125,6 +136,7 @@ class Snapshot:
     full: bool
     since: datetime | None = None
     checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict)
+    columns: Mapping[TableName, tuple[Column, ...]] = field(default_factory=dict)
 
 
 def read_integrations(session: Session, integration_id: str) -> list[IntegrationRow]:
@@ -215,31 +227,42 @@ def refresh_failed_tables(session: Session, database: str) -> str:
     return statement
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column as Redshift types it."""
-
-    name: str
-    type: str
-    nullable: bool
-    comment: str = ""
-
-
-def read_columns(session: Session, database: str) -> dict[TableName, tuple[Column, ...]]:
-    """The columns of every table of a database, in order (SVV_REDSHIFT_COLUMNS)."""
-    rows = session.query("SELECT * FROM svv_redshift_columns WHERE TRIM(database_name) = %s", (database,))
-    ordered = sorted(_dicts(rows), key=lambda row: _integer(row.get("ordinal_position")) or 0)
+def read_columns(
+    session: Session, database: str, tables: Collection[TableName] | None = None
+) -> dict[TableName, tuple[Column, ...]]:
+    """The columns of a database's tables, in order (SVV_ALL_COLUMNS); of all of them, or of those named."""
+    sql, params = "SELECT * FROM svv_all_columns WHERE TRIM(database_name) = %s", [database]
+    if tables is not None and len(tables) <= _MOST_NAMED:
+        if not tables:
+            return {}
+        sql += f" AND ({' OR '.join(['(TRIM(schema_name) = %s AND TRIM(table_name) = %s)'] * len(tables))})"
+        params += [part for name in tables for part in name]
+    ordered = sorted(_dicts(session.query(sql, params)), key=lambda row: _integer(row.get("ordinal_position")) or 0)
     columns: dict[TableName, list[Column]] = {}
     for row in ordered:
         name = TableName(_string(row.get("schema_name")), _string(row.get("table_name")))
         column = Column(
             name=_string(row.get("column_name")),
-            type=_string(row.get("data_type")),
+            type=_column_type(row),
             nullable=_string(row.get("is_nullable")).upper() not in ("NO", "F", "FALSE"),
             comment=_string(row.get("remarks")),
         )
         columns.setdefault(name, []).append(column)
     return {name: tuple(found) for name, found in columns.items()}
+
+
+def _column_type(row: Mapping[str, Any]) -> str:
+    """`character varying(65535)`, `numeric(18,2)`: the view keeps lengths in columns of their own."""
+    kind = _string(row.get("data_type"))
+    length = _integer(row.get("character_maximum_length"))
+    if "(" in kind:
+        return kind
+    if length and kind.startswith(("character", "varchar", "char")):
+        return f"{kind}({length})"
+    precision, scale = _integer(row.get("numeric_precision")), _integer(row.get("numeric_scale"))
+    if kind in ("numeric", "decimal") and precision:
+        return f"{kind}({precision},{scale or 0})"
+    return kind
 
 
 def _integration(row: Mapping[str, Any]) -> IntegrationRow:

@@ -50,4 +50,5 @@ def read_snapshot(
     checkpoints = {}
     if rows and since is not None:
         checkpoints = activity.read_checkpoints(session, integration_id, database, since)
-    return Snapshot(True, integration, states, rows, full, since, checkpoints)
+    columns = activity.read_columns(session, database, {row.name for row in rows})
+    return Snapshot(True, integration, states, rows, full, since, checkpoints, columns)

@@ -198,6 +198,16 @@ class ChecksSettings(Settings):
     source_login: SourceLogin = SourceLogin()
 
 
+class DefsStateSettings(Settings):
+    """Where `tables: discover` keeps what it found: `dg utils refresh-defs-state` writes it.
+
+    `refresh_if_dev` asks Redshift whenever `dagster dev` loads the code; it is off so that the code loads without AWS.
+    """
+
+    management: Literal["local_filesystem", "versioned_state_storage"] = "local_filesystem"
+    refresh_if_dev: bool = False
+
+
 class IntegrationSettings(Settings):
     """One pipeline: a source, the integration, and the Redshift database made from it."""
 
@@ -216,6 +226,7 @@ class IntegrationSettings(Settings):
     wait: WaitSettings = WaitSettings()
     sensor: SensorSettings = SensorSettings()
     checks: ChecksSettings = ChecksSettings()
+    defs_state: DefsStateSettings = DefsStateSettings()
 
     @field_validator("name")
     @classmethod

@@ -207,9 +207,11 @@ class Applier:
             seq += 1
             size = sum(table.size for table in changes.values())
             checkpoint = self.catalog.checkpoint("cdc", seq, last.xid, size, last.committed, len(changes), started)
-            for (schema, name), table in changes.items():
+            for (schema, table_name), table in changes.items():
                 counts = (table.inserted, table.updated, table.deleted)
-                self.catalog.moved(checkpoint, schema, name, tables[schema, name].oid, last.xid, counts, table.size)
+                self.catalog.moved(
+                    checkpoint, schema, table_name, tables[schema, table_name].oid, last.xid, counts, table.size
+                )
         self.catalog.advance(last.end_lsn, seq, last.xid)
         lag = max(int((dt.datetime.now(dt.UTC).replace(tzinfo=None) - last.committed).total_seconds() * 1000), 0)
         if checkpoint is not None:

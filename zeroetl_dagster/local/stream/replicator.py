@@ -13,7 +13,7 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -77,7 +77,7 @@ class Replicator:
     def __init__(self, postgres: PostgresServers, integrations: Integrations | None = None) -> None:
         self.postgres = postgres
         self.integrations = integrations
-        self.on_health: Callable[[str, str, list[dict[str, str]]], None] | None = None
+        self.on_health: Callable[[str, str, Iterable[str]], None] | None = None
         self._streams: dict[tuple[str, str], Stream] = {}
         self._lock = threading.RLock()
 
@@ -145,7 +145,7 @@ class Stream:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"replicate-{database}", daemon=True)
         self._bytes = 0
-        self._figures = (0.0, 0, 0, None, None)
+        self._figures: tuple[float, int, int, float | None, float | None] = (0.0, 0, 0, None, None)
         self._health: tuple[str, str] = ("", "")
 
     def start(self) -> None:
@@ -386,7 +386,7 @@ class Stream:
         self._figures = ((lag or 0) / 1000, len(states) - len(failed), len(failed), _epoch(detected), _epoch(applied))
         syncing = any(state["table_state"].startswith("Resync") for state in states.values())
         status = "needs_attention" if failed else "syncing" if syncing else "active"
-        errors = [{"ErrorCode": "TABLE_FAILED", "ErrorMessage": reason} for reason in failed.values()]
+        errors = list(failed.values())
         health = (status, json.dumps(errors))
         if self.replicator.on_health is not None and health != self._health:
             self._health = health

@@ -247,14 +247,14 @@ def _general(text: str, user: str, case_sensitive: bool) -> Statement:
         raise SqlError("42601", f"syntax error: {str(error).splitlines()[0]}") from None
     if isinstance(tree, exp.Command):
         raise SqlError("0A000", f"the embedded Redshift does not implement {tree.this} {str(tree.expression)[:40]}")
-    tree = tree.transform(lambda node: _redshift_meaning(node, user, case_sensitive))
-    sql = re.sub(r'"?__p(\d+)__"?', r"$\1", tree.sql(dialect="duckdb"))
-    if isinstance(tree, exp.Query | exp.Show | exp.Values):
+    meant: exp.Expr = tree.transform(lambda node: _redshift_meaning(node, user, case_sensitive))
+    sql = re.sub(r'"?__p(\d+)__"?', r"$\1", meant.sql(dialect="duckdb"))
+    if isinstance(meant, exp.Query | exp.Show | exp.Values):
         return Statement("query", "SELECT", sql)
     return Statement(_kind(tree), _tag(tree), sql)
 
 
-def _redshift_meaning(node: exp.Expression, user: str, case_sensitive: bool) -> exp.Expression | None:
+def _redshift_meaning(node: exp.Expr, user: str, case_sensitive: bool) -> exp.Expr | None:
     """What DuckDB would answer otherwise, or does not know."""
     if isinstance(node, exp.Identifier) and not (node.quoted and case_sensitive):
         return exp.to_identifier(node.this.lower(), quoted=True)
@@ -272,7 +272,7 @@ def _redshift_meaning(node: exp.Expression, user: str, case_sensitive: bool) -> 
     return _function(node)
 
 
-def _function(node: exp.Expression) -> exp.Expression:
+def _function(node: exp.Expr) -> exp.Expr:
     """Functions and casts whose result differs."""
     if isinstance(node, exp.Cast) and node.to.is_type(*exp.DataType.TEXT_TYPES) and node.to.expressions:
         length = node.to.expressions[0].this  # an explicit cast cuts: SQL reference, CAST
@@ -294,14 +294,14 @@ def _function(node: exp.Expression) -> exp.Expression:
     return node
 
 
-def _layout(node: exp.Expression) -> bool:
+def _layout(node: exp.Expr) -> bool:
     return isinstance(node, exp.DistKeyProperty | exp.SortKeyProperty | exp.DistStyleProperty | exp.BackupProperty)
 
 
-def _kind(tree: exp.Expression) -> str:
+def _kind(tree: exp.Expr) -> str:
     return "dml" if isinstance(tree, exp.Insert | exp.Update | exp.Delete | exp.Merge) else "ddl"
 
 
-def _tag(tree: exp.Expression) -> str:
+def _tag(tree: exp.Expr) -> str:
     kind = str(tree.args.get("kind") or "").upper()
     return f"{tree.key.upper()} {kind}".strip()
