@@ -1,139 +1,112 @@
-"""Decoder of PostgreSQL's `pgoutput` messages, protocol version 1 (PostgreSQL documentation, "Logical Replication
-Message Formats"). Bytes in, typed messages out; nothing else."""
+"""PostgreSQL's logical replication messages (PostgreSQL documentation, "Logical Replication Message Formats").
+
+Protocol version 1: a transaction comes whole, after its commit; what does not fit into the server's memory waits on the
+server's disk, not here. Rows are not read here, only sorted: columns.py cuts them in bulk.
+"""
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
-UNCHANGED = object()  # a TOASTed value that the update left as it was
-Row = tuple[object, ...]  # str, None or UNCHANGED, in the relation's column order
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+
+BEGIN, COMMIT, RELATION, TYPE, ORIGIN = ord("B"), ord("C"), ord("R"), ord("Y"), ord("O")
+INSERT, UPDATE, DELETE, TRUNCATE, MESSAGE = ord("I"), ord("U"), ord("D"), ord("T"), ord("M")
 
 
 @dataclass(frozen=True)
 class Begin:
-    final_lsn: int
-    commit_time_us: int  # microseconds since 2000-01-01
+    """`commit_lsn` is where the commit record starts."""
+
+    commit_lsn: int
+    committed_at: datetime
     xid: int
 
 
 @dataclass(frozen=True)
 class Commit:
-    end_lsn: int
+    """`end_lsn` is where the commit record ends: the stream goes on from there."""
+
     commit_lsn: int
-    commit_time_us: int
+    end_lsn: int
+    committed_at: datetime
 
 
 @dataclass(frozen=True)
 class Relation:
-    oid: int
+    """What the following rows of a table consist of. `keys` tells the columns of the replica identity."""
+
+    relid: int
     schema: str
     name: str
+    identity: str
     columns: tuple[str, ...]
-    key: tuple[bool, ...]
-
-
-@dataclass(frozen=True)
-class Insert:
-    oid: int
-    new: Row
-
-
-@dataclass(frozen=True)
-class Update:
-    oid: int
-    old: Row | None  # the old key or row, when the key changed
-    new: Row
-
-
-@dataclass(frozen=True)
-class Delete:
-    oid: int
-    old: Row
+    keys: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
 class Truncate:
-    oids: tuple[int, ...]
+    relids: tuple[int, ...]
 
 
-Message = Begin | Commit | Relation | Insert | Update | Delete | Truncate
+@dataclass(frozen=True)
+class Message:
+    """pg_logical_emit_message's, part of its transaction when `transactional`."""
+
+    transactional: bool
+    prefix: str
+    content: bytes
 
 
-class _Reader:
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 1
-
-    def take(self, fmt: str) -> tuple[int, ...]:
-        values = struct.unpack_from("!" + fmt, self.data, self.at)
-        self.at += struct.calcsize("!" + fmt)
-        return values
-
-    def text(self) -> str:
-        end = self.data.index(b"\0", self.at)
-        found = self.data[self.at : end].decode()
-        self.at = end + 1
-        return found
-
-    def char(self) -> bytes:
-        self.at += 1
-        return self.data[self.at - 1 : self.at]
-
-    def row(self) -> Row:
-        (count,) = self.take("h")
-        values: list[object] = []
-        for _ in range(count):
-            kind = self.char()
-            if kind == b"n":
-                values.append(None)
-            elif kind == b"u":
-                values.append(UNCHANGED)
-            else:
-                (length,) = self.take("i")
-                values.append(self.data[self.at : self.at + length].decode())
-                self.at += length
-        return tuple(values)
+class UnknownMessage(Exception):
+    """A message that is not in protocol version 1."""
 
 
-def decode(data: bytes) -> Message | None:
-    """None for messages that carry nothing for a replica (Origin, Type, Message)."""
-    reader, kind = _Reader(data), data[:1]
-    if kind == b"B":
-        return Begin(*reader.take("qqI"))
-    if kind == b"C":
-        _, commit_lsn, end_lsn, at = reader.take("bqqq")
-        return Commit(end_lsn, commit_lsn, at)
-    if kind == b"R":
-        return _relation(reader)
-    if kind == b"I":
-        (oid,) = reader.take("I")
-        reader.char()
-        return Insert(oid, reader.row())
-    if kind == b"U":
-        (oid,) = reader.take("I")
-        old = reader.row() if reader.char() in (b"K", b"O") else None
-        if old is not None:
-            reader.char()
-        return Update(oid, old, reader.row())
-    if kind == b"D":
-        (oid,) = reader.take("I")
-        reader.char()
-        return Delete(oid, reader.row())
-    if kind == b"T":
-        count, _ = reader.take("Ib")
-        return Truncate(reader.take(f"{count}I"))
-    return None
+def moment(microseconds: int) -> datetime:
+    """PostgreSQL's time stamp: microseconds since 2000-01-01, UTC."""
+    return EPOCH + timedelta(microseconds=microseconds)
 
 
-def _relation(reader: _Reader) -> Relation:
-    (oid,) = reader.take("I")
-    schema, name = reader.text(), reader.text()
-    reader.char()
-    (count,) = reader.take("h")
-    columns, key = [], []
+def parse(payload: bytes) -> Begin | Commit | Relation | Truncate | Message | None:
+    """Any message but a row; None for those that say nothing here (Type, Origin). Raises `UnknownMessage`."""
+    tag = payload[0]
+    if tag == BEGIN:
+        lsn, committed, xid = struct.unpack_from(">QqI", payload, 1)
+        return Begin(lsn, moment(committed), xid)
+    if tag == COMMIT:
+        _, lsn, end, committed = struct.unpack_from(">BQQq", payload, 1)
+        return Commit(lsn, end, moment(committed))
+    if tag == RELATION:
+        return _relation(payload)
+    if tag == TRUNCATE:
+        (count,) = struct.unpack_from(">I", payload, 1)
+        return Truncate(struct.unpack_from(f">{count}I", payload, 6))
+    if tag == MESSAGE:
+        prefix, at = _string(payload, 10)
+        (length,) = struct.unpack_from(">I", payload, at)
+        return Message(bool(payload[1] & 1), prefix, payload[at + 4 : at + 4 + length])
+    if tag in (TYPE, ORIGIN):
+        return None
+    raise UnknownMessage(f"PostgreSQL sent a message {chr(tag)!r}, which protocol version 1 does not have")
+
+
+def _relation(payload: bytes) -> Relation:
+    (relid,) = struct.unpack_from(">I", payload, 1)
+    schema, at = _string(payload, 5)
+    name, at = _string(payload, at)
+    identity, count = struct.unpack_from(">cH", payload, at)
+    at += 3
+    columns, keys = [], []
     for _ in range(count):
-        (flags,) = reader.take("b")
-        columns.append(reader.text())
-        key.append(bool(flags & 1))
-        reader.take("Ii")
-    return Relation(oid, schema, name, tuple(columns), tuple(key))
+        keys.append(bool(payload[at] & 1))
+        column, at = _string(payload, at + 1)
+        columns.append(column)
+        at += 8  # type and its modifier: the structure knows them
+    return Relation(relid, schema or "pg_catalog", name, identity.decode(), tuple(columns), tuple(keys))
+
+
+def _string(payload: bytes, at: int) -> tuple[str, int]:
+    end = payload.index(b"\0", at)
+    return payload[at:end].decode(), end + 1

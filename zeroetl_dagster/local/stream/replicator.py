@@ -1,66 +1,48 @@
-"""Runs the replications: one thread per integration database, from the seed through streaming to the end.
-
-A thread owns its DuckDB cursor and its connections. What others ask of it (refresh, options, a changed filter) is a
-wish that it fulfils between two batches. A lost source is tried again with backoff.
-"""
+"""All replications of one embedded AWS: what the warehouse and the control plane talk to."""
 
 from __future__ import annotations
 
-import datetime as dt
-import json
-import logging
-import select
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import duckdb
+from zeroetl_dagster.local.stream.replica import Figures, Integrations, NamespaceHandle, Replica
+from zeroetl_dagster.local.stream.writer import FAILED
 
-from zeroetl_dagster.local.integration import InboundIntegration
-from zeroetl_dagster.local.postgres import PostgresServers
-from zeroetl_dagster.local.stream import pgoutput
-from zeroetl_dagster.local.stream.applier import Applier, Transaction
-from zeroetl_dagster.local.stream.catalog import Catalog, quoted
-from zeroetl_dagster.local.stream.data_filter import replicated
-from zeroetl_dagster.local.stream.seed import Unreplicable, copy_table
-from zeroetl_dagster.local.stream.source import Source, SourceTable
-from zeroetl_dagster.local.warehouse.usage import Meter
+if TYPE_CHECKING:
+    from zeroetl_dagster.local.postgres import PostgresServers
 
-log = logging.getLogger("zeroetl.local.stream")
-
-FLUSH_SECONDS = 0.05
-DISCOVER_SECONDS = 1.0
-_RETRY_CAP_SECONDS = 5.0
-Name = tuple[str, str]
+_WAIT_SECONDS = 2.0
+# ALTER DATABASE … INTEGRATION SET (Redshift SQL reference, ALTER DATABASE); the rest is refused.
+_FLAGS = frozenset({"query_all_states", "acceptinvchars", "truncatecolumns", "auto_remediation"})
+MAX_REFRESH_INTERVAL_SECONDS = 432_000
 
 
-class NamespaceHandle(Protocol):
-    namespace_id: str
-
-    meter: Meter  # ingestion wakes a Serverless workgroup, and is billed
-
-    def cursor(self) -> duckdb.DuckDBPyConnection: ...
-
-
-class Integrations(Protocol):
-    def get(self, integration_id: str) -> InboundIntegration | None: ...
+class OptionError(ValueError):
+    """An option that the embedded Redshift does not have, or a value it does not take."""
 
 
 @dataclass(frozen=True)
 class Refresh:
-    """Which tables to copy anew: ALL, INERROR or REMEDIABLE (within `schemas`, if any), or TABLE with `tables`."""
+    """Which tables to copy anew: ALL, INERROR or REMEDIABLE (of `schemas`, if any), or TABLE with `tables`."""
 
     scope: str
     schemas: tuple[str, ...] = ()
-    tables: tuple[Name, ...] = ()
+    tables: tuple[tuple[str, ...], ...] = ()
+
+    def chooses(self, schema: str, name: str, state: str) -> bool:
+        if self.scope == "TABLE":
+            return (schema, name) in self.tables
+        if self.schemas and schema not in self.schemas:
+            return False
+        # REMEDIABLE: synced tables with duplicate rows, which a replica that follows keys does not have
+        return self.scope == "ALL" or (self.scope == "INERROR" and state == FAILED)
 
 
 @dataclass(frozen=True)
 class IntegrationMetrics:
-    """What CloudWatch is told: seconds, counts, bytes since the last call, epoch seconds."""
+    """What CloudWatch is told. Times are epoch seconds; bytes are those since the last call."""
 
     integration_id: str
     lag_seconds: float
@@ -72,13 +54,13 @@ class IntegrationMetrics:
 
 
 class Replicator:
-    """All replications of one embedded AWS."""
+    """Thread-safe. `on_health` is told of an integration: active, syncing or needs_attention, and the errors."""
 
     def __init__(self, postgres: PostgresServers, integrations: Integrations | None = None) -> None:
         self.postgres = postgres
         self.integrations = integrations
-        self.on_health: Callable[[str, str, Iterable[str]], None] | None = None
-        self._streams: dict[tuple[str, str], Stream] = {}
+        self.on_health: Callable[[str, str, list[tuple[str, str]]], None] | None = None
+        self._replicas: dict[tuple[str, str], Replica] = {}
         self._lock = threading.RLock()
 
     def attach(
@@ -89,313 +71,118 @@ class Replicator:
         source_database: str | None,
         options: Mapping[str, object],
     ) -> None:
-        """Start or resume the replication into `database`."""
-        stream = Stream(self, namespace, database, integration_id, source_database)
-        stream.catalog.create(integration_id, source_database, options)
+        """Start the replication into a database made from an integration, or resume it after a restart.
+
+        Raises `OptionError`, `ValueError` when the source database is not named or is replicated into another database
+        already.
+        """
+        if self.integrations is None:
+            raise RuntimeError("the replicator has not been given the integrations")
+        if not source_database:
+            raise ValueError(f"name the source database: CREATE DATABASE {database} FROM INTEGRATION … DATABASE …")
+        check_options(options)
         with self._lock:
-            self._streams[namespace.namespace_id, database] = stream
-        stream.start()
+            for (_, other), replica in self._replicas.items():
+                if (replica.integration_id, replica.source_database) == (integration_id, source_database):
+                    raise ValueError(
+                        f"the integration {integration_id} replicates {source_database!r} into the database {other!r} "
+                        "already: drop that first"
+                    )
+            replica = Replica(
+                self.postgres,
+                self.integrations,
+                namespace,
+                database,
+                integration_id,
+                source_database,
+                options,
+                lambda: self._report(integration_id),
+            )
+            self._replicas[namespace.namespace_id, database] = replica
+        replica.start()
 
     def detach(self, namespace_id: str, database: str) -> None:
+        """Stop replicating into a database that is dropped, and take slot and publication away."""
         with self._lock:
-            stream = self._streams.pop((namespace_id, database), None)
-        if stream is not None:
-            stream.stop(drop=True)
+            replica = self._replicas.pop((namespace_id, database), None)
+        if replica is not None:
+            replica.stop()
+            replica.remove_from_source()
 
     def refresh(self, namespace_id: str, database: str, scope: Refresh) -> None:
-        self._streams[namespace_id, database].ask(lambda stream: stream.refresh(scope))
+        """Resync tables, asynchronously. Raises `KeyError` when nothing replicates into the database."""
+        self._replica(namespace_id, database).wish(lambda one: one.refresh(scope.chooses), wait_seconds=_WAIT_SECONDS)
 
     def set_options(self, namespace_id: str, database: str, options: Mapping[str, object]) -> None:
-        self._streams[namespace_id, database].ask(lambda stream: stream.catalog.set_options(options))
+        """Change options by name. Raises `OptionError`, `KeyError` when nothing replicates into the database."""
+        check_options(options)
+        self._replica(namespace_id, database).wish(lambda one: one.set_options(options), wait_seconds=_WAIT_SECONDS)
 
     def integration_changed(self, integration_id: str) -> None:
-        for stream in list(self._streams.values()):
-            if stream.integration_id == integration_id:
-                stream.ask(lambda one: one.discover())
+        """Its status or its filter may be another."""
+        with self._lock:
+            replicas = [one for one in self._replicas.values() if one.integration_id == integration_id]
+        for replica in replicas:
+            replica.wish(Replica.integration_changed)
 
     def metrics(self) -> list[IntegrationMetrics]:
-        return [stream.metrics() for stream in list(self._streams.values())]
+        """One of each integration with a database; of several databases the worst lag and the oldest times."""
+        with self._lock:
+            replicas = list(self._replicas.values())
+        by_integration: dict[str, list[Figures]] = {}
+        for replica in replicas:
+            by_integration.setdefault(replica.integration_id, []).append(replica.figures())
+        return [_together(integration_id, figures) for integration_id, figures in by_integration.items()]
 
     def stop(self) -> None:
-        for stream in list(self._streams.values()):
-            stream.stop(drop=False)
-        self._streams.clear()
+        with self._lock:
+            replicas = list(self._replicas.values())
+            self._replicas.clear()
+        for replica in replicas:
+            replica.stop()
+
+    def _replica(self, namespace_id: str, database: str) -> Replica:
+        with self._lock:
+            found = self._replicas.get((namespace_id, database))
+        if found is None:
+            raise KeyError(f"nothing replicates into the database {database!r}")
+        return found
+
+    def _report(self, integration_id: str) -> None:
+        """The worst status among the integration's databases."""
+        with self._lock:
+            healths = [one.health for one in self._replicas.values() if one.integration_id == integration_id]
+        statuses = {health.status for health in healths}
+        status = next((one for one in ("syncing", "needs_attention") if one in statuses), "active")
+        if self.on_health is not None:
+            self.on_health(integration_id, status, [error for health in healths for error in health.errors])
 
 
-class Stream:
-    """One integration database."""
-
-    def __init__(
-        self,
-        replicator: Replicator,
-        namespace: NamespaceHandle,
-        database: str,
-        integration_id: str,
-        source_database: str | None,
-    ) -> None:
-        self.replicator, self.database, self.integration_id = replicator, database, integration_id
-        self.source_database = source_database
-        self.meter = namespace.meter
-        self.cursor = namespace.cursor()
-        self.catalog = Catalog(self.cursor, database)
-        self.applier = Applier(self.cursor, database, self.catalog)
-        self.tables: dict[Name, SourceTable] = {}
-        self.source: Source
-        self._wishes: deque[Callable[[Stream], None]] = deque()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"replicate-{database}", daemon=True)
-        self._bytes = 0
-        self._figures: tuple[float, int, int, float | None, float | None] = (0.0, 0, 0, None, None)
-        self._health: tuple[str, str] = ("", "")
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self, *, drop: bool) -> None:
-        self._stopping.set()
-        self._thread.join(timeout=15)
-        if drop and hasattr(self, "source"):
-            import psycopg2
-
-            try:
-                self.source.drop()
-            except psycopg2.OperationalError as error:
-                log.warning("slot of %s is left at its source, which does not answer: %s", self.database, error)
-        self.cursor.close()
-
-    def ask(self, wish: Callable[[Stream], None]) -> None:
-        self._wishes.append(wish)
-
-    def metrics(self) -> IntegrationMetrics:
-        lag, replicated_tables, failed, detected, applied = self._figures
-        sent, self._bytes = self._bytes, 0
-        return IntegrationMetrics(self.integration_id, lag, replicated_tables, failed, sent, detected, applied)
-
-    def _run(self) -> None:
-        wait = 0.1
-        while not self._stopping.is_set():
-            try:
-                self._replicate()
-                wait = 0.1
-            except Exception as error:
-                if self._stopping.is_set():
-                    return
-                log.warning("replication into %s is interrupted: %s", self.database, error)
-                self._stopping.wait(wait)
-                wait = min(wait * 2, _RETRY_CAP_SECONDS)
-
-    def _replicate(self) -> None:
-        integration = self._integration()
-        if integration is None:
-            self._stopping.wait(0.5)
-            return
-        database = self.source_database or "postgres"
-        name = "zetl_" + integration.integration_id.replace("-", "")[:24]
-        self.source = Source(self.replicator.postgres.dsn(integration.cluster_key, database), name)
-        self.source.publish([])
-        if not self.source.has_slot():
-            self.source.create_slot()
-            for (schema, table), state in self.catalog.tables().items():  # the slot is gone, and changes with it
-                self.catalog.table(schema, table, state["table_id"], "ResyncRequired", "the replication slot was lost")
-        self.discover()
-        self._report()
-        self._stream()
-
-    def _integration(self) -> InboundIntegration | None:
-        found = self.replicator.integrations.get(self.integration_id) if self.replicator.integrations else None
-        return found if found is not None and found.status not in ("deleting", "failed") else None
-
-    def discover(self) -> None:
-        """Bring publication and tables in line with the source and the filter; seed what is new or to be resynced."""
-        integration = self._integration()
-        if integration is None:
-            return
-        database = self.source_database or ""
-        found = {n: t for n, t in self.source.tables().items() if replicated(integration.data_filter, database, *n)}
-        states = self.catalog.tables()
-        for name in states.keys() - found.keys():
-            self._remove(name)
-        seed = []
-        for name, table in found.items():
-            state = states.get(name)
-            if table.problem:
-                if state is None or state["reason"] != table.problem[:256]:
-                    self.catalog.table(*name, table.oid, "Failed", table.problem)
-            elif state is None or self._changed(table, state) or state["table_state"].startswith("Resync"):
-                seed.append(table)
-            elif state["table_state"] == "Failed" and "has no primary key" in (state["reason"] or ""):
-                seed.append(table)  # the key was added: it resyncs by itself
-        good = {name: table for name, table in found.items() if not table.problem}
-        if seed or good.keys() != self.tables.keys():
-            self.source.publish(list(good))
-        self.tables = good
-        self._seed(seed)
-
-    def refresh(self, scope: Refresh) -> None:
-        states = self.catalog.tables()
-        for name, table in self.tables.items():
-            state = states.get(name, {}).get("table_state")
-            inside = not scope.schemas or name[0] in scope.schemas
-            by_scope = scope.scope == "ALL" or (scope.scope == "INERROR" and state == "Failed")
-            if (scope.scope == "TABLE" and name in scope.tables) or (by_scope and inside):
-                self.catalog.table(*name, table.oid, "ResyncInitiated")
-        self.discover()
-
-    def _changed(self, table: SourceTable, state: Mapping[str, Any]) -> bool:
-        return bool(state["columns"]) and state["columns"] != _signature(table)
-
-    def _remove(self, name: Name) -> None:
-        """Dropped at the source, or no longer let through by the filter: the data goes too."""
-        self.cursor.begin()
-        self.cursor.execute(f"DROP TABLE IF EXISTS {quoted(self.database, *name)}")
-        self.catalog.table(*name, 0, "Deleted")
-        self.catalog.forget(*name)
-        self.cursor.commit()
-        self.tables.pop(name, None)
-
-    def _seed(self, tables: list[SourceTable]) -> None:
-        if not tables:
-            return
-        for table in tables:
-            self.catalog.table(table.schema, table.name, table.oid, "ResyncInitiated")
-        self._report()
-        with self.source.snapshot() as (connection, point):
-            for table in tables:
-                if self._stopping.is_set():
-                    return
-                self._seed_one(connection, table, point)
-        self.catalog.set_state("CdcRefreshState")
-        self._report()
-
-    def _seed_one(self, connection: Any, table: SourceTable, point: int) -> None:
-        started = dt.datetime.now(dt.UTC).replace(tzinfo=None)
-        truncate = bool(self.catalog.options().get("truncatecolumns"))
-        self.cursor.begin()
-        try:
-            rows, size = copy_table(connection, self.cursor, self.database, table, truncate=truncate)
-            _, seq = self.catalog.position()
-            lsn, _ = self.catalog.position()
-            self.catalog.advance(lsn, seq + 1, 0)
-            checkpoint = self.catalog.checkpoint("snapshot", seq + 1, table.oid, size, started, 1, started)
-            self.catalog.table(
-                table.schema, table.name, table.oid, "Synced", from_lsn=point, columns=_signature(table), table_rows=0,
-                table_size_mb=max(size >> 20, 1),
-            )  # fmt: skip
-            self.catalog.moved(checkpoint, table.schema, table.name, table.oid, 0, (rows, 0, 0), size)
-            self.catalog.seen(detected=started, applied=True, lag_ms=0, checkpoint=checkpoint)
-            self.cursor.commit()
-            self.meter.busy(started.replace(tzinfo=dt.UTC).timestamp())
-            self._bytes += size
-        except Unreplicable as reason:
-            self.cursor.rollback()
-            self.catalog.table(table.schema, table.name, table.oid, "Failed", str(reason))
-        except BaseException:
-            self.cursor.rollback()
-            raise
-
-    def _stream(self) -> None:
-        position, _ = self.catalog.position()
-        connection = self.source.replication()
-        try:
-            cursor = connection.cursor()
-            cursor.start_replication(
-                slot_name=self.source.name,
-                start_lsn=position,
-                decode=False,
-                options={"proto_version": "1", "publication_names": f'"{self.source.name}"'},
-            )
-            self._follow(cursor)
-        finally:
-            connection.close()
-
-    def _follow(self, cursor: Any) -> None:
-        relations: dict[int, pgoutput.Relation] = {}
-        batch: list[Transaction] = []
-        current: Transaction | None = None
-        flush_at, discover_at = time.monotonic() + FLUSH_SECONDS, time.monotonic() + DISCOVER_SECONDS
-        while not self._stopping.is_set():
-            message = cursor.read_message()
-            if message is not None:
-                current = self._gather(message.payload, relations, batch, current)
-            else:
-                select.select([cursor], [], [], max(flush_at - time.monotonic(), 0.001))
-            now = time.monotonic()
-            if now >= flush_at:
-                self._flush(cursor, batch, relations)
-                flush_at = now + FLUSH_SECONDS
-                while self._wishes:
-                    self._wishes.popleft()(self)
-                if now >= discover_at:
-                    self.discover()
-                    self._report()
-                    if self._integration() is None:
-                        return
-                    discover_at = time.monotonic() + DISCOVER_SECONDS
-
-    def _gather(
-        self,
-        payload: bytes,
-        relations: dict[int, pgoutput.Relation],
-        batch: list[Transaction],
-        current: Transaction | None,
-    ) -> Transaction | None:
-        message = pgoutput.decode(payload)
-        if isinstance(message, pgoutput.Begin):
-            return Transaction(message.xid, message.final_lsn, 0, message.commit_time_us)
-        if isinstance(message, pgoutput.Relation):
-            relations[message.oid] = message
-            return current
-        if current is None or message is None:
-            return current
-        current.size += len(payload)
-        if isinstance(message, pgoutput.Commit):
-            current.end_lsn = message.end_lsn
-            batch.append(current)
-            return None
-        if isinstance(message, pgoutput.Truncate):
-            current.changes += [(relations[oid], message) for oid in message.oids if oid in relations]
-        else:
-            current.changes.append((relations[message.oid], message))
-        return current
-
-    def _flush(self, cursor: Any, batch: list[Transaction], relations: dict[int, pgoutput.Relation]) -> None:
-        if batch:
-            position, _ = self.catalog.position()
-            new = [one for one in batch if one.end_lsn > position]
-            if any(self._altered(relation) for relation in relations.values()):
-                self.discover()
-            if new:
-                began = time.time()
-                self.applier.apply(new, self.tables)
-                self.meter.busy(began)
-                self._bytes += sum(one.size for one in new)
-                self._report()
-            cursor.send_feedback(flush_lsn=batch[-1].end_lsn)
-            batch.clear()
-
-    def _altered(self, relation: pgoutput.Relation) -> bool:
-        table = self.tables.get((relation.schema, relation.name))
-        return table is not None and tuple(c.name for c in table.columns) != relation.columns
-
-    def _report(self) -> None:
-        """Keep the figures for CloudWatch, and tell the control plane when the health changed."""
-        states = self.catalog.tables()
-        failed = {name: state["reason"] for name, state in states.items() if state["table_state"] == "Failed"}
-        row = self.catalog.one(f"SELECT lag_ms, latest_detected, latest_applied FROM {self.catalog.z}.integration")
-        lag, detected, applied = row or (0, None, None)
-        self._figures = ((lag or 0) / 1000, len(states) - len(failed), len(failed), _epoch(detected), _epoch(applied))
-        syncing = any(state["table_state"].startswith("Resync") for state in states.values())
-        status = "needs_attention" if failed else "syncing" if syncing else "active"
-        errors = list(failed.values())
-        health = (status, json.dumps(errors))
-        if self.replicator.on_health is not None and health != self._health:
-            self._health = health
-            self.replicator.on_health(self.integration_id, status, errors)
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raises `OptionError` naming the option, what was given and what is allowed."""
+    for name, value in options.items():
+        if name == "history_mode":
+            if value:
+                raise OptionError("HISTORY_MODE = TRUE is not implemented by the embedded Redshift; leave it FALSE")
+        elif name == "refresh_interval":
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_REFRESH_INTERVAL_SECONDS:
+                raise OptionError(f"REFRESH_INTERVAL is {value}: give seconds from 0 to {MAX_REFRESH_INTERVAL_SECONDS}")
+        elif name not in _FLAGS:
+            known = ", ".join(sorted(flag.upper() for flag in _FLAGS))
+            raise OptionError(f"{name.upper()} is no option of an integration's database: REFRESH_INTERVAL, {known}")
+        elif not isinstance(value, bool):
+            raise OptionError(f"{name.upper()} is {value}: give TRUE or FALSE")
 
 
-def _signature(table: SourceTable) -> str:
-    return json.dumps([[c.name, c.source_type] for c in table.columns] + [list(table.key)])
-
-
-def _epoch(moment: dt.datetime | None) -> float | None:
-    return moment.replace(tzinfo=dt.UTC).timestamp() if moment is not None else None
+def _together(integration_id: str, figures: list[Figures]) -> IntegrationMetrics:
+    detected = [one.latest_detected_change for one in figures if one.latest_detected_change is not None]
+    applied = [one.latest_applied_change for one in figures if one.latest_applied_change is not None]
+    return IntegrationMetrics(
+        integration_id,
+        max(one.lag_seconds for one in figures),
+        sum(one.tables_replicated for one in figures),
+        sum(one.tables_failed for one in figures),
+        sum(one.bytes_transferred for one in figures),
+        min(detected) if detected else None,
+        min(applied) if applied else None,
+    )

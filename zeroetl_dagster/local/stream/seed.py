@@ -1,83 +1,113 @@
-"""Copies tables as of one snapshot: COPY to CSV text on the source's side, typed by DuckDB on this side."""
+"""A table's rows as a snapshot shows them, copied into DuckDB.
+
+One thread takes what PostgreSQL sends, another cuts it into columns and inserts: the server, Python and DuckDB work at
+the same time.
+"""
 
 from __future__ import annotations
 
-import tempfile
+import queue
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import duckdb
+from zeroetl_dagster.local.stream.columns import Buffer, array_of, cut_copy
+from zeroetl_dagster.local.stream.source import copy_statement
+from zeroetl_dagster.local.stream.structure import Structure
+from zeroetl_dagster.local.stream.tables import Tables
 
-from zeroetl_dagster.local.stream.catalog import quoted
-from zeroetl_dagster.local.stream.source import SourceTable
-from zeroetl_dagster.local.stream.types import MAX_VARCHAR_BYTES, cast
+_CHUNK_ROWS = 100_000
+_CHUNK_BYTES = 16 * 2**20
+_HEADER = 19  # bytes: signature, flags, length of the header's extension
+_END = b"\xff\xff"
 
-_NULL = "\\N"
 
-
-class Unreplicable(Exception):
-    """A value that Redshift does not take; the message is the table's reason."""
+class Stopped(Exception):
+    """The replica was told to stop."""
 
 
 def copy_table(
-    connection: Any, cursor: duckdb.DuckDBPyConnection, database: str, table: SourceTable, *, truncate: bool
+    session: Any, cursor: Any, tables: Tables, structure: Structure, stopped: Callable[[], bool]
 ) -> tuple[int, int]:
-    """Replace the table in DuckDB (inside the caller's transaction); returns rows and bytes read.
+    """Create the table and fill it, in the transaction that is open on `cursor`: its rows, and their bytes.
 
-    Raises `Unreplicable` when a value does not fit.
+    `session` is the source's, under the snapshot. Raises `BadValue`, `Stopped`, and what the source raises.
     """
-    from psycopg2 import sql
-
-    selected = sql.SQL(", ").join(
-        sql.SQL("to_json({})").format(sql.Identifier(c.name))
-        if c.source_type.endswith("[]")
-        else sql.Identifier(c.name)
-        for c in table.columns
-    )
-    statement = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT (FORMAT csv, NULL {}, FORCE_QUOTE *)").format(
-        selected, sql.Identifier(table.schema, table.name), sql.Literal(_NULL)
-    )
-    with tempfile.NamedTemporaryFile(suffix=".csv") as file:
-        with connection.cursor() as reading:
-            reading.copy_expert(statement, file)
-        file.flush()
-        size = file.tell()
-        rows = _load(cursor, database, table, file.name, truncate)
-    return rows, size
+    tables.create(cursor, structure)
+    count = size = 0
+    for rows in _chunks(session, copy_statement(structure)):
+        if stopped():
+            raise Stopped
+        buffer = Buffer(rows)
+        cells = cut_copy(buffer, len(structure.columns))
+        arrays = [
+            array_of(buffer.raw, cell, column, truncate=tables.truncate)
+            for cell, column in zip(cells, structure.columns, strict=True)
+        ]
+        tables.insert(cursor, structure, arrays)
+        count += len(rows)
+        size += len(buffer.raw)
+    return count, size
 
 
-def _load(cursor: duckdb.DuckDBPyConnection, database: str, table: SourceTable, path: str, truncate: bool) -> int:
-    target = quoted(database, table.schema, table.name)
-    cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(database, table.schema)}")
-    columns = ", ".join(f"{quoted(c.name)} {c.type}" for c in table.columns)
-    cursor.execute(f"CREATE OR REPLACE TABLE {target} ({columns})")
-    names = ", ".join(f"'c{n}': 'VARCHAR'" for n in range(len(table.columns)))
-    values = ", ".join(_value(f"c{n}", c, truncate) for n, c in enumerate(table.columns))
-    reader = (
-        f"read_csv('{path}', header=false, auto_detect=false, delim=',', quote='\"', escape='\"', nullstr='{_NULL}', "
-        f"allow_quoted_nulls=false, max_line_size=1073741824, columns={{{names}}})"
-    )
+def _chunks(session: Any, statement: str) -> Iterator[list[bytes]]:
+    """The rows that COPY sends, a list at a time; at most two lists wait."""
+    waiting: queue.Queue[list[bytes] | Exception | None] = queue.Queue(maxsize=2)
+    ended = threading.Event()
+    reader = threading.Thread(target=_read, args=(session, statement, waiting, ended), name="zeroetl-seed", daemon=True)
+    reader.start()
     try:
-        cursor.execute(f"INSERT INTO {target} SELECT {values} FROM {reader}")
-    except (duckdb.ConversionException, duckdb.OutOfRangeException, duckdb.InvalidInputException) as error:
-        raise Unreplicable(f"Table '{table.schema}.{table.name}' has a value out of range: {error}") from None
-    if not truncate:
-        for c in table.columns:
-            if c.type == "VARCHAR" and c.source_type not in ("uuid", "date"):
-                check_length(cursor, target, table, c.name)
-    count = cursor.execute(f"SELECT count(*) FROM {target}").fetchone()
-    return int(count[0]) if count else 0
+        while (got := waiting.get()) is not None:
+            if isinstance(got, Exception):
+                raise got
+            yield got
+    finally:
+        ended.set()
+        if reader.is_alive():
+            session.cancel()
+        while reader.is_alive():
+            try:
+                waiting.get(timeout=0.01)
+            except queue.Empty:
+                continue
 
 
-def check_length(cursor: duckdb.DuckDBPyConnection, target: str, table: SourceTable, name: str) -> None:
-    found = cursor.execute(f"SELECT max(strlen({quoted(name)})) FROM {target}").fetchone()
-    if found and (found[0] or 0) > MAX_VARCHAR_BYTES:
-        raise Unreplicable(
-            f"Table '{table.schema}.{table.name}' has a value of {found[0]} bytes in column '{name}': "
-            f"the length exceeds VARCHAR({MAX_VARCHAR_BYTES})"
-        )
+def _read(
+    session: Any, statement: str, waiting: queue.Queue[list[bytes] | Exception | None], ended: threading.Event
+) -> None:
+    sink = _Sink(waiting)
+    try:
+        with session.cursor() as cursor:
+            cursor.copy_expert(statement, sink)
+        sink.flush()
+    except Exception as error:  # raised again by the thread that reads the queue
+        if not ended.is_set():
+            waiting.put(error)
+            return
+    waiting.put(None)
 
 
-def _value(expression: str, column: Any, truncate: bool) -> str:
-    if truncate and column.type == "VARCHAR":
-        expression = f"left({expression}, {MAX_VARCHAR_BYTES})"
-    return cast(column, expression)
+class _Sink:
+    """What psycopg2 writes a COPY into: one call a row, since the server sends one message a row."""
+
+    def __init__(self, waiting: queue.Queue[list[bytes] | Exception | None]) -> None:
+        self._waiting = waiting
+        self._rows: list[bytes] = []
+        self._size = 0
+        self._begun = False
+
+    def write(self, row: bytes) -> None:
+        if not self._begun:  # the header comes with the first row
+            self._begun = True
+            row = row[_HEADER:]
+        if row == _END or not row:
+            return
+        self._rows.append(row)
+        self._size += len(row)
+        if self._size >= _CHUNK_BYTES or len(self._rows) >= _CHUNK_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._rows:
+            self._waiting.put(self._rows)
+        self._rows, self._size = [], 0

@@ -1,127 +1,297 @@
-"""The PostgreSQL side of a replication: what tables there are, publication and slot, and consistent snapshots."""
+"""The source's side of a replica: its publication and slot, the structure of its tables, snapshots to seed from.
+
+The slot, the publication and the functions of source_sql.py are all that an integration leaves in a source.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import logging
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from zeroetl_dagster.local.stream.types import Column, column
+from zeroetl_dagster.local.stream import source_sql
+from zeroetl_dagster.local.stream.sql import identifier, literal, qualified
+from zeroetl_dagster.local.stream.structure import Column, Structure
 
-_TABLES = """
-SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text, c.relpersistence::text,
-  array(SELECT a.attname::text FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY k(attnum, at)
-        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-        WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY k.at),
-  array(SELECT a.attname::text FROM pg_attribute a
-        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
-  array(SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute a
-        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
-"""
+if TYPE_CHECKING:
+    from zeroetl_dagster.local.postgres import PostgresServers
+
+log = logging.getLogger("zeroetl.local.stream")
+
+# How values are written, in the stream and in the seed alike. A walsender waits for a reader that seeds or holds back.
+_OPTIONS = (
+    "-c datestyle=ISO -c timezone=UTC -c intervalstyle=postgres -c bytea_output=hex -c extra_float_digits=1 "
+    "-c lc_monetary=C -c wal_sender_timeout=0 -c statement_timeout=0 -c idle_in_transaction_session_timeout=0"
+)
+_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '2s'"
+_RETRIES = 50
+
+
+class SourceMissing(Exception):
+    """The source has no such database (as DATABASE of CREATE DATABASE … FROM INTEGRATION names it)."""
+
+
+class SnapshotTooOld(Exception):
+    """The table was changed after the snapshot in a way that the snapshot cannot read."""
 
 
 @dataclass(frozen=True)
-class SourceTable:
-    oid: int
-    schema: str
-    name: str
-    key: tuple[str, ...]
-    columns: tuple[Column, ...]
+class Slot:
+    """`confirmed` is None when the slot cannot be read from any more (its log was removed)."""
 
-    @property
-    def problem(self) -> str:
-        """Why it cannot be replicated, in AWS's words; empty when it can."""
-        if not self.key:
-            return f"Table '{self.schema}.{self.name}' has no primary key. Add a primary key to replicate it."
-        reasons = [one.reason for one in self.columns if one.reason]
-        return f"Table '{self.schema}.{self.name}' cannot be replicated: {reasons[0]}." if reasons else ""
+    confirmed: int | None
+
+
+@dataclass(frozen=True)
+class Visible:
+    """Which transactions a snapshot sees, as pg_current_snapshot says it, and a place in the log after it."""
+
+    minimum: int
+    maximum: int
+    running: frozenset[int]
+    lsn: int
+
+    @classmethod
+    def parse(cls, text: str, lsn: int) -> Visible:
+        minimum, maximum, running = text.split(":")
+        return cls(int(minimum), int(maximum), frozenset(map(int, filter(None, running.split(",")))), lsn)
+
+    def text(self) -> str:
+        return f"{self.minimum}:{self.maximum}:{','.join(map(str, sorted(self.running)))}"
+
+    def sees(self, xid: int) -> bool:
+        """Whether a committed transaction is visible. `xid` is the stream's, without the epoch."""
+        full = self.maximum - ((self.maximum - xid + 2**31) % 2**32 - 2**31)
+        return full < self.minimum or (full < self.maximum and full not in self.running)
 
 
 class Source:
-    """One database of a cluster, for one integration."""
+    """One source database of one integration."""
 
-    def __init__(self, dsn: dict[str, Any], name: str) -> None:
-        self.dsn = dsn
-        self.name = name  # of the publication and of the slot
+    def __init__(self, servers: PostgresServers, cluster_key: str, database: str, integration_id: str) -> None:
+        self._servers = servers
+        self._cluster_key = cluster_key
+        self.database = database
+        digest = hashlib.sha256(database.encode()).hexdigest()[:8]
+        self.slot = f"zeroetl_{integration_id.replace('-', '')}_{digest}"
+        self.publication = self.slot
+        self._blocked: set[Any] = set()
+        self._lock = threading.Lock()
 
-    @contextlib.contextmanager
-    def connect(self) -> Iterator[Any]:
+    # ---- connections -------------------------------------------------------------------------------------------------
+
+    def connect(self) -> Any:
+        """A session with autocommit. Raises `SourceMissing`, psycopg2's OperationalError while it is unreachable."""
+        return self._connect(autocommit=True)
+
+    def _connect(self, *, autocommit: bool = False, factory: Any = None) -> Any:
         import psycopg2
 
-        with contextlib.closing(psycopg2.connect(**self.dsn)) as connection:
-            connection.autocommit = True
-            yield connection
+        dsn = self._servers.dsn(self._cluster_key, self.database)
+        try:
+            connection = psycopg2.connect(
+                **dsn, options=_OPTIONS, application_name=self.slot, connection_factory=factory
+            )
+        except psycopg2.OperationalError as error:
+            if "does not exist" in str(error) and "database" in str(error):
+                raise SourceMissing(f"the source has no database {self.database!r}") from None
+            raise
+        if factory is None:  # a replication connection knows no transactions
+            connection.autocommit = autocommit
+        return connection
 
-    def tables(self) -> dict[tuple[str, str], SourceTable]:
-        with self.connect() as connection, connection.cursor() as cursor:
-            cursor.execute(_TABLES)
-            return {
-                (schema, name): SourceTable(
-                    oid, schema, name, tuple(key), tuple(column(c, t) for c, t in zip(columns, kinds, strict=True))
-                )
-                for oid, schema, name, _, _, key, columns, kinds in cursor.fetchall()
-            }
-
-    def publish(self, tables: list[tuple[str, str]]) -> None:
-        """An explicit list: FOR ALL TABLES would break UPDATE and DELETE on tables without a key."""
-        from psycopg2 import sql
-
-        names = sql.SQL(", ").join(sql.Identifier(*table) for table in sorted(tables))
-        publication = sql.Identifier(self.name)
-        with self.connect() as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT 1 FROM pg_publication WHERE pubname = %s", (self.name,))
-            if cursor.fetchone() is None:
-                cursor.execute(sql.SQL("CREATE PUBLICATION {}").format(publication))
-            if tables:
-                cursor.execute(sql.SQL("ALTER PUBLICATION {} SET TABLE {}").format(publication, names))
-
-    def has_slot(self) -> bool:
-        with self.connect() as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", (self.name,))
-            return cursor.fetchone() is not None
-
-    def replication(self) -> Any:
-        import psycopg2
+    def stream(self) -> Any:
+        """A connection for the replication protocol."""
         from psycopg2.extras import LogicalReplicationConnection
 
-        return psycopg2.connect(**self.dsn, connection_factory=LogicalReplicationConnection)
-
-    def create_slot(self) -> None:
-        with contextlib.closing(self.replication()) as connection, connection.cursor() as cursor:
-            cursor.execute(f'CREATE_REPLICATION_SLOT "{self.name}" LOGICAL pgoutput NOEXPORT_SNAPSHOT')
+        return self._connect(factory=LogicalReplicationConnection)
 
     @contextlib.contextmanager
-    def snapshot(self) -> Iterator[tuple[Any, int]]:
-        """A connection that sees exactly what was committed before an LSN, and that LSN."""
-        with contextlib.closing(self.replication()) as exporting, exporting.cursor() as cursor:
-            cursor.execute(f'CREATE_REPLICATION_SLOT "{self.name}_seed" TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT')
-            _, point, snapshot, _ = cursor.fetchone()
-            with self.connect() as connection, connection.cursor() as reading:
-                reading.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                reading.execute("SET TRANSACTION SNAPSHOT %s", (snapshot,))
-                yield connection, lsn(point)
+    def interruptible(self, connection: Any) -> Iterator[None]:
+        """While inside, `interrupt` cancels what the connection waits for."""
+        with self._lock:
+            self._blocked.add(connection)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._blocked.discard(connection)
 
-    def drop(self) -> None:
-        """Remove slot and publication, where the source still answers."""
-        from psycopg2 import sql
+    def interrupt(self) -> None:
+        """Cancel what waits at the source, from another thread."""
+        with self._lock:
+            for connection in self._blocked:
+                if not connection.closed:
+                    connection.cancel()
 
-        with self.connect() as connection, connection.cursor() as cursor:
+    # ---- setting up --------------------------------------------------------------------------------------------------
+
+    def prepare(self, control: Any) -> None:
+        """Event triggers, replica identities, publication: idempotent, in this order (see source_sql)."""
+        with control.cursor() as cursor:
+            cursor.execute(source_sql.INSTALLED)
+            if not cursor.fetchone()[0]:
+                self._together(source_sql.install())
+            self.identify(control)
+            cursor.execute("SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = %s)", (self.publication,))
+            if not cursor.fetchone()[0]:
+                cursor.execute(
+                    f"CREATE PUBLICATION {identifier(self.publication)} FOR ALL TABLES "
+                    "WITH (publish_generated_columns = stored)"
+                )
+
+    def identify(self, control: Any) -> None:
+        """The replica identity of the tables that were there before the event triggers.
+
+        Raises psycopg2's LockNotAvailable when one is in use for longer than the lock timeout.
+        """
+        with control.cursor() as cursor:
+            cursor.execute(source_sql.WITHOUT_IDENTITY)
+            for table, identity in cursor.fetchall():
+                self._together([_LOCK_TIMEOUT, f"ALTER TABLE {table} REPLICA IDENTITY {identity}"])
+
+    def _together(self, statements: list[str]) -> None:
+        with closing(self._connect()) as connection, connection, connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+    def find_slot(self, control: Any) -> Slot | None:
+        with control.cursor() as cursor:
             cursor.execute(
-                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots "
+                "SELECT wal_status, confirmed_flush_lsn - '0/0'::pg_lsn FROM pg_replication_slots WHERE slot_name = %s",
+                (self.slot,),
+            )
+            found = cursor.fetchone()
+        if found is None:
+            return None
+        return Slot(None if found[0] == "lost" else int(found[1]))
+
+    def remove_slot(self, control: Any) -> None:
+        self.free_slot(control)
+        with control.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s",
+                (self.slot,),
+            )
+
+    def free_slot(self, control: Any) -> None:
+        """End a reader that a killed process left."""
+        with control.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots "
                 "WHERE slot_name = %s AND active_pid IS NOT NULL",
-                (self.name,),
+                (self.slot,),
             )
-            cursor.execute(
-                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s "
-                "AND NOT active",
-                (self.name,),
-            )
-            cursor.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(self.name)))
+
+    def remove(self) -> None:
+        """Take slot and publication away, and the event triggers with the last integration of the database."""
+        with closing(self.connect()) as control:
+            self.remove_slot(control)
+            with control.cursor() as cursor:
+                cursor.execute(f"DROP PUBLICATION IF EXISTS {identifier(self.publication)}")
+                cursor.execute("SELECT count(*) FROM pg_publication WHERE pubname LIKE 'zeroetl\\_%'")
+                if cursor.fetchone()[0] == 0:
+                    self._together(source_sql.remove())
+
+    # ---- reading -----------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def new_slot(self) -> Iterator[tuple[int, Snapshot]]:
+        """Create the slot: where its stream begins, and the snapshot of exactly that moment, while inside.
+
+        Waits for all transactions that are under way at the source.
+        """
+        with closing(self.stream()) as holder, holder.cursor() as cursor, self.interruptible(holder):
+            cursor.execute(f"CREATE_REPLICATION_SLOT {identifier(self.slot)} LOGICAL pgoutput (SNAPSHOT 'export')")
+            _, lsn, name, _ = cursor.fetchone()
+            with closing(Snapshot(self, name)) as snapshot:
+                yield parse_lsn(lsn), snapshot
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """A snapshot of now, while inside."""
+        with closing(self._connect()) as holder, holder.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            cursor.execute("SELECT pg_export_snapshot()")
+            with closing(Snapshot(self, cursor.fetchone()[0])) as snapshot:
+                yield snapshot
 
 
-def lsn(text: str) -> int:
+class Snapshot:
+    """One moment of the source, in a session of its own, which waits in an open transaction while it is held."""
+
+    def __init__(self, source: Source, name: str) -> None:
+        self._session = source._connect()
+        self._now = source.connect()
+        self._interruptible = source.interruptible(self._session)
+        self._interruptible.__enter__()
+        with self._session.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            cursor.execute(f"SET TRANSACTION SNAPSHOT {literal(name)}")
+            cursor.execute("SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
+            seen, lsn = cursor.fetchone()
+        self.visible = Visible.parse(seen, int(lsn))
+
+    def close(self) -> None:
+        self._interruptible.__exit__(None, None, None)
+        self._session.close()
+        self._now.close()
+
+    def structures(self) -> list[Structure]:
+        """Every ordinary table of users."""
+        with self._session.cursor() as cursor:
+            cursor.execute(f"SELECT {source_sql.SCHEMA}.describe(oid)::text FROM ({source_sql.TABLES}) AS t")
+            return [Structure.parse(text) for (text,) in cursor.fetchall()]
+
+    @contextlib.contextmanager
+    def table(self, structure: Structure) -> Iterator[Any]:
+        """The session, in which the table is locked against DDL and reads as the snapshot says.
+
+        Raises `SnapshotTooOld` when it was rewritten, truncated, altered or dropped since.
+        """
+        import psycopg2
+
+        with self._session.cursor() as cursor:
+            cursor.execute("SAVEPOINT of_table")  # its end gives the lock back
+            try:
+                cursor.execute(_LOCK_TIMEOUT)
+                cursor.execute(f"LOCK TABLE ONLY {qualified(structure.schema, structure.name)} IN ACCESS SHARE MODE")
+                if self._present(structure.relid) != structure:
+                    raise SnapshotTooOld(f"{structure.schema}.{structure.name} was changed meanwhile")
+                yield self._session
+            except (psycopg2.errors.UndefinedTable, psycopg2.errors.LockNotAvailable) as error:
+                raise SnapshotTooOld(str(error).strip()) from None
+            finally:
+                if not self._session.closed:
+                    cursor.execute("ROLLBACK TO SAVEPOINT of_table")
+
+    def _present(self, relid: int) -> Structure | None:
+        """The table as it is now, not as the snapshot has it."""
+        with self._now.cursor() as cursor:
+            cursor.execute(f"SELECT {source_sql.SCHEMA}.describe(%s)::text", (relid,))
+            (text,) = cursor.fetchone()
+        return None if text is None else Structure.parse(text)
+
+
+def copy_statement(structure: Structure) -> str:
+    """The table's rows as the text that the stream would show, each value with its length before it."""
+    shown = ", ".join(map(_shown, structure.columns))
+    table = qualified(structure.schema, structure.name)
+    return f"COPY (SELECT {shown} FROM ONLY {table}) TO STDOUT (FORMAT binary)"
+
+
+def _shown(column: Column) -> str:
+    name = identifier(column.name)
+    if column.type == "inet":  # its cast to text adds a netmask that its output does not show
+        return f"CASE WHEN {name} IS NOT NULL THEN concat({name}) END"
+    return f"{name}::text"
+
+
+def parse_lsn(text: str) -> int:
     high, low = text.split("/")
-    return (int(high, 16) << 32) + int(low, 16)
+    return int(high, 16) << 32 | int(low, 16)

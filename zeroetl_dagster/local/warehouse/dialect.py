@@ -247,7 +247,8 @@ def _general(text: str, user: str, case_sensitive: bool) -> Statement:
         raise SqlError("42601", f"syntax error: {str(error).splitlines()[0]}") from None
     if isinstance(tree, exp.Command):
         raise SqlError("0A000", f"the embedded Redshift does not implement {tree.this} {str(tree.expression)[:40]}")
-    meant: exp.Expr = tree.transform(lambda node: _redshift_meaning(node, user, case_sensitive))
+    meant: exp.Expr | None = tree.transform(lambda node: _redshift_meaning(node, user, case_sensitive))
+    assert meant is not None  # a node that is left out is never the root
     sql = re.sub(r'"?__p(\d+)__"?', r"$\1", meant.sql(dialect="duckdb"))
     if isinstance(meant, exp.Query | exp.Show | exp.Values):
         return Statement("query", "SELECT", sql)
