@@ -4,12 +4,11 @@ The four are ensure-or-verify steps that can be run again at any time. The table
 activity sensor reports what moved. They are plain specs, never one `@asset` each: a thousand of them load in a second.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
+from dagster import AssetExecutionContext
 
 from zeroetl_dagster.connections.reconciled import Outcome, ensure
 from zeroetl_dagster.replication import configuration
@@ -99,7 +98,7 @@ def _source_asset(settings: IntegrationSettings) -> dg.AssetsDefinition:
             f"(`{settings.manage.source_parameters}`)."
         ),
     )
-    def source(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def source(context: AssetExecutionContext) -> dg.MaterializeResult:
         pipeline = Pipeline.of(settings, context.resources)
         resource = pipeline.source()
         outcome = ensure(resource, mode=settings.manage.source_parameters, report=context.log.info)
@@ -133,7 +132,7 @@ def _target_asset(settings: IntegrationSettings) -> dg.AssetsDefinition:
             f"identifiers are case-sensitive (`{settings.manage.case_sensitive}`)."
         ),
     )
-    def target(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def target(context: AssetExecutionContext) -> dg.MaterializeResult:
         pipeline = Pipeline.of(settings, context.resources)
         case = ensure(pipeline.case_sensitivity(), mode=settings.manage.case_sensitive, report=context.log.info)
         policy = pipeline.policy(pipeline.source_state().arn)
@@ -161,7 +160,7 @@ def _integration_asset(settings: IntegrationSettings) -> dg.AssetsDefinition:
         metadata={PIPELINE: settings.name},
         description=f"The zero-ETL integration `{settings.integration}` (`{settings.manage.integration}`).",
     )
-    def integration(context: dg.AssetExecutionContext, config: IntegrationConfig) -> dg.MaterializeResult:
+    def integration(context: AssetExecutionContext, config: IntegrationConfig) -> dg.MaterializeResult:
         pipeline = Pipeline.of(settings, context.resources)
         for warning in configuration.warnings(settings):
             context.log.warning(f"data_filter: {warning}")
@@ -203,7 +202,7 @@ def _database_asset(settings: IntegrationSettings) -> dg.AssetsDefinition:
             f"(`{settings.manage.database}`), its options, and its tables loaded."
         ),
     )
-    def database(context: dg.AssetExecutionContext, config: DatabaseConfig) -> dg.MaterializeResult:
+    def database(context: AssetExecutionContext, config: DatabaseConfig) -> dg.MaterializeResult:
         pipeline = Pipeline.of(settings, context.resources)
         integration_id = pipeline.integration_id()
         last_set = _last_set(context.instance, key, integration_id)
@@ -224,7 +223,7 @@ def _database_asset(settings: IntegrationSettings) -> dg.AssetsDefinition:
     return database
 
 
-def _wait(context: dg.AssetExecutionContext, pipeline: Pipeline, integration_id: str) -> Seeding:
+def _wait(context: AssetExecutionContext, pipeline: Pipeline, integration_id: str) -> Seeding:
     settings = pipeline.settings
     seeding = wait_for_tables(
         pipeline.sessions("admin"),

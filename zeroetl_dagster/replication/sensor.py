@@ -1,0 +1,247 @@
+"""The activity sensor: what moved becomes materializations, what failed becomes check results, and marts follow.
+
+One tick asks RDS and CloudWatch, which is free; Redshift only when they say that something was applied; and decides in
+`changes.advance`, a pure function. Its events, its run requests and its cursor leave in one result, so that a crash
+leaves the tick to be done again with the same outcome.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import dagster as dg
+from dagster import AssetKey
+
+from zeroetl_dagster.connections.aws import AwsError
+from zeroetl_dagster.connections.redshift import RedshiftDenied, RedshiftUnavailable
+from zeroetl_dagster.replication.changes import Advance, Event, Reported, TableMoved, advance
+from zeroetl_dagster.replication.cursor import Cursor, CursorError, Move, decode
+from zeroetl_dagster.replication.faults import explain_status, explain_table
+from zeroetl_dagster.replication.observe import declared_digest, read_snapshot
+from zeroetl_dagster.replication.probe import Probe, ProbeUnavailable, probe
+from zeroetl_dagster.replication.resources import SYNCED_CHECK, Pipeline, plain, required_resources, table_key
+from zeroetl_dagster.replication.signals import Limits, base, why_sql
+from zeroetl_dagster.settings.replication import IntegrationSettings, TableName
+
+DATA_VERSION = "dagster/data_version"
+MARKER = "zeroetl/marker"
+_STATUS = {"running": dg.DefaultSensorStatus.RUNNING, "stopped": dg.DefaultSensorStatus.STOPPED}
+
+
+class Refreshes(Protocol):
+    """What the marts ask for in a tick (`marts.refresh.RefreshPlan`)."""
+
+    @property
+    def run_requests(self) -> Sequence[dg.RunRequest]: ...
+
+    @property
+    def asset_events(self) -> Sequence[dg.AssetCheckEvaluation]: ...
+
+    @property
+    def notes(self) -> Sequence[str]: ...
+
+
+Refresh = Callable[[dg.SensorEvaluationContext, Mapping[AssetKey, str]], Refreshes]
+
+
+def build_activity_sensor(
+    settings: IntegrationSettings, tables: Sequence[TableName], *, job: Any, refresh: Refresh | None = None
+) -> dg.SensorDefinition:
+    """`<pipeline>_activity_sensor`. `refresh` is asked with the versions of the events about to be stored; its run
+    requests are for `job`, the sensor's one target."""
+    limits, declared = limits_of(settings), declared_digest(tables)
+
+    @dg.sensor(
+        name=f"{settings.name}_activity_sensor",
+        job=job,
+        minimum_interval_seconds=settings.sensor.interval_seconds,
+        default_status=_STATUS[settings.sensor.default_status],
+        required_resource_keys=required_resources(settings),
+        description=(
+            f"Watches integration `{settings.integration}`: CloudWatch on every tick, SQL only when something was "
+            "applied. Reports tables that moved and asks for the marts that are due."
+        ),
+    )
+    def activity(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        cursor = _decode(context)
+        try:
+            look = _look(context, settings, tables, limits, declared, cursor)
+        except (ProbeUnavailable, AwsError, RedshiftUnavailable, RedshiftDenied) as error:
+            return _only_refresh(context, refresh, f"nothing was asked or lost: {error}", context.cursor)
+        events = [_event(settings, event) for event in look.advance.events]
+        versions = {
+            table_key(settings.name, event.table): event.move.version
+            for event in look.advance.events
+            if isinstance(event, TableMoved)
+        }
+        if not events:
+            return _only_refresh(context, refresh, look.summary(tables), look.advance.cursor.encode())
+        plan = refresh(context, versions) if refresh is not None else None
+        for note in (*look.advance.notes, *(plan.notes if plan else ())):
+            context.log.info(note)
+        context.log.info(look.summary(tables))
+        return dg.SensorResult(
+            asset_events=[*events, *(plan.asset_events if plan else ())],
+            run_requests=list(plan.run_requests) if plan else [],
+            cursor=look.advance.cursor.encode(),
+        )
+
+    return activity
+
+
+def limits_of(settings: IntegrationSettings) -> Limits:
+    """The sensor's settings as the rules need them."""
+    sensor = settings.sensor
+    return Limits(
+        events_per_tick=sensor.events_per_tick,
+        minimum_sql_interval_seconds=sensor.minimum_sql_interval_seconds,
+        sql_every_tick=sensor.sql == "every_tick",
+        look_again_seconds=min(30.0, max(1.0, float(sensor.interval_seconds))),
+        lag_warning_seconds=sensor.lag_warning_seconds,
+        lag_error_seconds=sensor.lag_error_seconds,
+    )
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One tick's findings. `asked` says why SQL was asked, None when it was not; `refused` why it did not answer."""
+
+    advance: Advance
+    probe: Probe
+    asked: str | None
+    refused: str | None
+
+    def summary(self, tables: Sequence[TableName]) -> str:
+        """For the tick's page: what was seen."""
+        moved = sum(isinstance(event, TableMoved) for event in self.advance.events)
+        said = [f"{len(tables)} tables, {moved} moved" if moved else f"{len(tables)} tables, none moved"]
+        metrics = self.probe.metrics
+        if metrics is not None and metrics.lag_seconds is not None:
+            said.append(f"lag {metrics.lag_seconds:.1f} s")
+        if self.probe.status not in ("", "active"):
+            said.append(explain_status(self.probe.status, self.probe.errors))
+        said.append(f"SQL: {self.asked}" if self.asked else "no SQL")
+        if self.refused:
+            said.append(f"Redshift did not answer, the next tick asks again: {self.refused}")
+        return "; ".join([*said, *self.advance.notes])
+
+
+def _look(
+    context: dg.SensorEvaluationContext,
+    settings: IntegrationSettings,
+    tables: Sequence[TableName],
+    limits: Limits,
+    declared: str,
+    cursor: Cursor | None,
+) -> _Look:
+    """Ask what is free, then Redshift where that is worth it, and decide.
+
+    Raises `ProbeUnavailable` or `AwsError` when not even the free calls were answered.
+    """
+    pipeline, now = Pipeline.of(settings, context.resources), time.time()
+    found = probe(
+        pipeline.rds,
+        pipeline.redshift.aws.client("cloudwatch"),
+        integration_name=settings.integration,
+        namespace=settings.sensor.metrics_namespace,
+        now=datetime.fromtimestamp(now, UTC),
+    )
+    begun = base(cursor, found)
+    asked = None if begun is None else why_sql(begun, found, limits, declared=declared, now=now)
+    snapshot, refused = None, None
+    if asked is not None and begun is not None:
+        try:
+            with pipeline.redshift.session("watch") as session:
+                snapshot = read_snapshot(
+                    session, begun, limits, database=settings.target.database, declared=declared, now=now
+                )
+        except (RedshiftUnavailable, RedshiftDenied) as error:
+            refused = str(error)
+    reported = _reported(context.instance, settings, tables) if snapshot is not None else {}
+    done = advance(cursor, found, snapshot, limits, now=now, tables=tables, declared=declared, reported=reported)
+    return _Look(done, found, asked, refused)
+
+
+def _only_refresh(
+    context: dg.SensorEvaluationContext, refresh: Refresh | None, seen: str, cursor: str | None
+) -> dg.SensorResult:
+    """No event of ours; marts may be due all the same (missing, changed, their waiting over)."""
+    plan = refresh(context, {}) if refresh is not None else None
+    if plan is None or not (plan.run_requests or plan.asset_events):
+        notes = "; ".join([seen, *(plan.notes if plan else ())])
+        return dg.SensorResult(skip_reason=notes, cursor=cursor)
+    context.log.info(seen)
+    for note in plan.notes:
+        context.log.info(note)
+    return dg.SensorResult(run_requests=list(plan.run_requests), asset_events=list(plan.asset_events), cursor=cursor)
+
+
+def _decode(context: dg.SensorEvaluationContext) -> Cursor | None:
+    if not context.cursor:
+        return None
+    try:
+        return decode(context.cursor)
+    except CursorError as error:
+        context.log.warning(f"{error}: starting anew; every table is compared with what Dagster has")
+        return None
+
+
+def _reported(
+    instance: dg.DagsterInstance, settings: IntegrationSettings, tables: Sequence[TableName]
+) -> dict[TableName, Reported]:
+    """What Dagster's event log last heard of each table, in two queries."""
+    by_key = {table_key(settings.name, table): table for table in tables}
+    events = instance.get_latest_materialization_events(by_key)
+    checks = instance.event_log_storage.get_latest_asset_check_execution_by_key(
+        [dg.AssetCheckKey(key, SYNCED_CHECK) for key in by_key]
+    )
+    found: dict[TableName, Reported] = {}
+    for key, table in by_key.items():
+        entry = events.get(key)
+        materialization = entry.asset_materialization if entry is not None else None
+        record = checks.get(dg.AssetCheckKey(key, SYNCED_CHECK))
+        evaluation = record.event.asset_check_evaluation if record is not None and record.event is not None else None
+        version, marker = "", ""
+        if materialization is not None:
+            version = (materialization.tags or {}).get(DATA_VERSION, "")
+            marker = str(plain(materialization.metadata, MARKER) or "")
+        if materialization is not None or evaluation is not None:
+            found[table] = Reported(version, marker, evaluation.passed if evaluation is not None else None)
+    return found
+
+
+def _event(settings: IntegrationSettings, event: Event) -> dg.AssetMaterialization | dg.AssetCheckEvaluation:
+    key = table_key(settings.name, event.table)
+    if isinstance(event, TableMoved):
+        return dg.AssetMaterialization(key, metadata=_metadata(event.move), tags={DATA_VERSION: event.move.version})
+    return dg.AssetCheckEvaluation(
+        asset_key=key,
+        check_name=SYNCED_CHECK,
+        passed=event.synced,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description="Synced" if event.synced else explain_table(event.state, event.reason),
+        metadata={"zeroetl/state": event.state, "zeroetl/reason": event.reason},
+        blocking=True,
+    )
+
+
+def _metadata(move: Move) -> dict[str, Any]:
+    """Numbers keep one type, so that they plot over time."""
+    found: dict[str, Any] = {
+        "zeroetl/inserted_rows": move.inserted,
+        "zeroetl/updated_rows": move.updated,
+        "zeroetl/deleted_rows": move.deleted,
+        "zeroetl/ingested_bytes": move.bytes,
+        "zeroetl/checkpoint": move.checkpoint,
+        "zeroetl/state": move.state,
+        MARKER: move.marker,
+    }
+    if move.lag_seconds is not None:
+        found["zeroetl/lag_seconds"] = float(move.lag_seconds)
+    if move.rows is not None:
+        found["dagster/row_count"] = move.rows
+    if move.size_mb is not None:
+        found["zeroetl/table_size_mb"] = move.size_mb
+    return found
