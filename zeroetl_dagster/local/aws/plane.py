@@ -47,7 +47,7 @@ class ControlPlane:
             "monitoring": self.cloudwatch,
         }
 
-    def on_health(self, integration_id: str, status: str, errors: Iterable[str]) -> None:
+    def on_health(self, integration_id: str, status: str, errors: Iterable[tuple[str, str]]) -> None:
         """The replicator's report on a live integration (see `IntegrationOperations.on_health`)."""
         self.rds.on_health(integration_id, status, errors)
 
@@ -61,10 +61,13 @@ class ControlPlane:
         self.redshift.resume()
         self.transitions.start()
         self.integration_metrics.start()
+        self.rds.resume_snapshots()
+        self.rds.resume_exports()
 
     def stop(self) -> None:
         """End threads and listeners; PostgreSQL servers and the warehouse are stopped by whoever started them."""
         self.integration_metrics.stop()
+        self.rds.stop_snapshots()
         self.transitions.stop()
         self.rds.engines.close()
         self._metrics.close()

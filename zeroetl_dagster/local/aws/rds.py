@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from zeroetl_dagster.local.aws.rds_integrations import IntegrationOperations
+from zeroetl_dagster.local.aws.rds_export_tasks import ExportTasks
 
 
-class Rds(IntegrationOperations):
-    """Clusters, instances, cluster parameter groups, integrations, tags and events."""
+class Rds(ExportTasks):
+    """Clusters, instances, cluster parameter groups, integrations, snapshots, export tasks, tags and events."""

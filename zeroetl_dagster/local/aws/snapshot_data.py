@@ -204,7 +204,7 @@ def _copy(connection: Any, table: Table, path: Path) -> tuple[int, int]:
         sql.Identifier(table.schema, table.name),
     )
     sink = _Compressed(path)
-    with io.BufferedWriter(sink, CHUNK_BYTES) as buffered, connection.cursor() as cursor:  # type: ignore[arg-type]
+    with io.BufferedWriter(sink, CHUNK_BYTES) as buffered, connection.cursor() as cursor:
         cursor.copy_expert(statement.as_string(connection), buffered)
         rows = cursor.rowcount
     return sink.text_bytes, rows
