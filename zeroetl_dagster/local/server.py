@@ -15,6 +15,7 @@ from pathlib import Path
 
 from zeroetl_dagster.local import supervisor
 from zeroetl_dagster.local.aws.app import Server, build_app
+from zeroetl_dagster.local.aws.athena import Athena
 from zeroetl_dagster.local.aws.glue import Glue
 from zeroetl_dagster.local.aws.iam import Iam
 from zeroetl_dagster.local.aws.identities import Identities
@@ -46,9 +47,10 @@ class EmbeddedAws:
         self.world = World(folder, store, postgres, warehouse, replicator, delays)
         self.plane = ControlPlane(self.world)
         replicator.on_health = self.plane.on_health
+        self.athena = Athena(self.world)
         others = {service.name: service(self.world) for service in (Glue, Iam, Kms, S3, SecretsManager, Sts)}
         app = build_app(
-            {**self.plane.services, **others},
+            {**self.plane.services, **others, Athena.name: self.athena},
             default_account=self.world.default_account,
             account_of=Identities.of_world(self.world).account_of,
         )
@@ -62,6 +64,7 @@ class EmbeddedAws:
     def stop(self) -> None:
         """Clients first, then what moves data, then the databases."""
         self.server.stop()
+        self.athena.runs.close()
         self.plane.stop()
         self.world.replicator.stop()
         self.world.warehouse.stop()
