@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import dagster as dg
-from dagster.components import DefsStateConfig, DefsStateConfigArgs
-from pydantic import BaseModel
 
-from zeroetl_dagster.components.base import SettingsComponent
-from zeroetl_dagster.components.connections import Connections
-from zeroetl_dagster.connections.resources import build
+from zeroetl_dagster.components.discovery import DiscoveringComponent, found
+from zeroetl_dagster.connections.resources import AwsResource
 from zeroetl_dagster.exports import face
 from zeroetl_dagster.exports.assets import build_assets
 from zeroetl_dagster.exports.daily import asked_tables, discover_tables
@@ -21,6 +18,7 @@ from zeroetl_dagster.exports.names import SourceTable
 from zeroetl_dagster.exports.reconciliation import build_checks
 from zeroetl_dagster.exports.schedules import build_job, build_schedule
 from zeroetl_dagster.exports.sensor import build_sensor
+from zeroetl_dagster.settings.base import DefsStateSettings
 from zeroetl_dagster.settings.errors import SettingsError
 from zeroetl_dagster.settings.exports import SnapshotExportSettings
 
@@ -80,7 +78,7 @@ def build_export_definitions(settings: SnapshotExportSettings, tables: Sequence[
 
 
 @dg.scaffold_with(SnapshotExportScaffolder)
-class SnapshotExport(dg.StateBackedComponent, SettingsComponent[SnapshotExportSettings]):
+class SnapshotExport(DiscoveringComponent[SnapshotExportSettings]):
     """Exports a snapshot a day to S3 as Parquet and catalogues it: one asset per table, one partition per day.
 
     With `tables: all`, the tables are those of the newest complete export, kept as defs state: `dg utils
@@ -89,32 +87,21 @@ class SnapshotExport(dg.StateBackedComponent, SettingsComponent[SnapshotExportSe
 
     settings_model = SnapshotExportSettings
 
-    def __init__(self, settings: SnapshotExportSettings, where: str = "") -> None:
-        super().__init__(settings, where)
-        self._tree: dg.ComponentTree | None = None
-
-    @classmethod
-    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
-        component = super().load(attributes, context)
-        component._tree = context.component_tree
-        return component
+    @property
+    def name(self) -> str:
+        return self.settings.name
 
     @property
-    def defs_state_config(self) -> DefsStateConfig:
-        # No refresh at load: a code location loads without AWS.
-        arguments = DefsStateConfigArgs(
-            management_type=DefsStateConfigArgs.local_filesystem().management_type, refresh_if_dev=False
-        )
-        return DefsStateConfig.from_args(arguments, default_key=f"SnapshotExport[{self.settings.name}]")
+    def defs_state(self) -> DefsStateSettings:
+        return self.settings.defs_state
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         listed = asked_tables(self.settings)
         return super().build_defs(context) if listed is None else build_export_definitions(self.settings, listed)
 
     def build_defs_from_state(self, context: dg.ComponentLoadContext, state_path: Path | None) -> dg.Definitions:
-        known: list[SourceTable] = []
-        if state_path is not None and state_path.exists():
-            known = [SourceTable(**table) for table in json.loads(state_path.read_text())]
+        text = found(state_path)
+        known = [SourceTable(**table) for table in json.loads(text)] if text is not None else []
         return build_export_definitions(self.settings, known)
 
     def write_state_to_path(self, state_path: Path) -> None:
@@ -126,13 +113,11 @@ class SnapshotExport(dg.StateBackedComponent, SettingsComponent[SnapshotExportSe
         state_path.parent.mkdir(parents=True, exist_ok=True)
         state_path.write_text(json.dumps([vars(table) for table in tables]))
 
-    def _client(self, connection: str, service: str) -> Any:
-        components = self._tree.get_all_components(Connections) if self._tree else []
-        for component in components:
-            if connection in component.settings.aws:
-                return build(component.settings)[connection].client(service)  # type: ignore[union-attr]
-        declared = sorted(name for component in components for name in component.settings.aws)
-        raise SettingsError(
-            f"{self.where}: no `Connections` component declares the AWS account {connection!r}; "
-            f"declared: {', '.join(declared) or 'none'}"
-        )
+    def _client(self, name: str, service: str) -> Any:
+        connection = self.connection(name)
+        if not isinstance(connection, AwsResource):
+            raise SettingsError(
+                f"{self.where}: {name!r} is a {type(connection).__name__}; it must name an AWS account of a "
+                "Connections component"
+            )
+        return connection.client(service)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 
-from zeroetl_dagster.components.base import SettingsComponent
+from zeroetl_dagster.components.discovery import DiscoveringComponent, found
 from zeroetl_dagster.marts import refresh
 from zeroetl_dagster.marts.jobs import pipeline_job
-from zeroetl_dagster.replication import configuration
+from zeroetl_dagster.replication import configuration, discovery
 from zeroetl_dagster.replication.assets import build_provision_assets, build_table_specs
 from zeroetl_dagster.replication.checks import build_checks
+from zeroetl_dagster.replication.discovery import Tables
 from zeroetl_dagster.replication.jobs import build_jobs
+from zeroetl_dagster.replication.resources import Pipeline, required_resources
 from zeroetl_dagster.replication.sensor import build_activity_sensor
-from zeroetl_dagster.settings.errors import SettingsError
-from zeroetl_dagster.settings.replication import IntegrationSettings, TableName
+from zeroetl_dagster.settings.base import DefsStateSettings
+from zeroetl_dagster.settings.replication import IntegrationSettings
 
 _TEMPLATE = """\
 type: zeroetl_dagster.components.ZeroEtlIntegration
@@ -32,7 +35,7 @@ attributes:
     database: shop_zetl            # made from the integration
     # options: {truncatecolumns: true, refresh_interval_seconds: 300}
   data_filter: "include: shop.public.*"
-  tables:
+  tables:                          # or `tables: discover`, then `dg utils refresh-defs-state`
     - public.orders
   manage:                          # `ensure` creates and corrects, `verify` only compares
     source_parameters: verify
@@ -52,8 +55,12 @@ class ZeroEtlIntegrationScaffolder(dg.Scaffolder):
         (request.target_path / "defs.yaml").write_text(_TEMPLATE)
 
 
-def build_zero_etl_definitions(settings: IntegrationSettings, tables: Sequence[TableName]) -> dg.Definitions:
-    """Assets, checks, jobs and the activity sensor of one pipeline, without the connections it uses."""
+def build_zero_etl_definitions(settings: IntegrationSettings, columns: Tables) -> dg.Definitions:
+    """Assets, checks, jobs and the activity sensor of one pipeline, without the connections it uses.
+
+    `columns` has every table, with its columns where they are known.
+    """
+    tables = list(columns)
     job = pipeline_job(settings.name)
     sensor = build_activity_sensor(
         settings,
@@ -62,7 +69,7 @@ def build_zero_etl_definitions(settings: IntegrationSettings, tables: Sequence[T
         refresh=lambda context, pending: refresh.plan(context, pending, settings.name),
     )
     return dg.Definitions(
-        assets=[*build_provision_assets(settings), *build_table_specs(settings, tables)],
+        assets=[*build_provision_assets(settings), *build_table_specs(settings, columns)],
         asset_checks=build_checks(settings, tables),
         jobs=[job, *build_jobs(settings, tables)],
         sensors=[sensor],
@@ -70,14 +77,39 @@ def build_zero_etl_definitions(settings: IntegrationSettings, tables: Sequence[T
 
 
 @dg.scaffold_with(ZeroEtlIntegrationScaffolder)
-class ZeroEtlIntegration(SettingsComponent[IntegrationSettings]):
-    """One zero-ETL integration: what it stands on, its Redshift database, every replicated table, and its sensor."""
+class ZeroEtlIntegration(DiscoveringComponent[IntegrationSettings]):
+    """One zero-ETL integration: what it stands on, its Redshift database, every replicated table, and its sensor.
+
+    With `tables: discover`, the tables are those that Redshift showed when `dg utils refresh-defs-state` asked last;
+    before that, the pipeline has its four provisioning assets only.
+    """
 
     settings_model = IntegrationSettings
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    @property
+    def defs_state(self) -> DefsStateSettings:
+        return self.settings.defs_state
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Raises `SettingsError` for what the data filter's grammar refuses."""
         configuration.check(self.settings, self.where)
         if self.settings.tables == "discover":
-            raise SettingsError(f"{self.where}: `tables: discover` is not there yet; list the tables as `schema.table`")
-        return build_zero_etl_definitions(self.settings, self.settings.tables)
+            return super().build_defs(context)
+        return build_zero_etl_definitions(self.settings, {table: () for table in self.settings.tables})
+
+    def build_defs_from_state(self, context: dg.ComponentLoadContext, state_path: Path | None) -> dg.Definitions:
+        text = found(state_path)
+        return build_zero_etl_definitions(self.settings, discovery.load(text) if text is not None else {})
+
+    def write_state_to_path(self, state_path: Path) -> None:
+        """Ask Redshift for the replicated tables. Raises `SettingsError`, `ReplicationError`, `RedshiftError`."""
+        names = {name: self.connection(name) for name in required_resources(self.settings)}
+        pipeline = Pipeline.of(self.settings, SimpleNamespace(**names))
+        with pipeline.redshift.session("watch") as session:
+            tables = discovery.discover(session, pipeline.integration_id(), self.settings.target.database)
+        state_path.parent.mkdir(parents=True, exist_ok=True)
+        state_path.write_text(discovery.dump(tables))

@@ -53,25 +53,22 @@ def build_provision_assets(settings: IntegrationSettings) -> list[dg.AssetsDefin
 
 
 def build_table_specs(
-    settings: IntegrationSettings,
-    tables: Sequence[TableName],
-    columns: Mapping[TableName, Sequence[Column]] | None = None,
+    settings: IntegrationSettings, tables: Mapping[TableName, Sequence[Column]]
 ) -> list[dg.AssetSpec]:
-    """One external asset for each replicated table, in the order given."""
+    """One external asset for each replicated table, in the order given, with its columns where they are known."""
     pipeline, database = settings.name, settings.target.database
     deps = [step_key(pipeline, "database")]
     kinds = {"redshift", "table", _engine_kind(settings)}
-    known = columns or {}
     origin = f"`{settings.source.identifier}`"
     specs = []
-    for table in tables:
+    for table, columns in tables.items():
         metadata: dict[str, Any] = {
             PIPELINE: pipeline,
             "dagster/table_name": f"{database}.{table.schema}.{table.table}",
             "dagster/storage_kind": "redshift",
         }
-        if table in known:
-            metadata["dagster/column_schema"] = column_schema(known[table])
+        if columns:
+            metadata["dagster/column_schema"] = column_schema(columns)
         source = ".".join(filter(None, (settings.source.database, *table)))
         specs.append(
             dg.AssetSpec(

@@ -1,14 +1,18 @@
-"""Checks of a pipeline, as a run executes them: each table's state (blocking), failed tables, lag.
+"""Checks of a pipeline, as a run executes them: each table's state (blocking), whether a Synced table has its rows and
+as many as the source, failed tables, lag.
 
 The activity sensor reports the same `synced` result by itself whenever a state changes; running the check asks now.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 import dagster as dg
 from dagster import AssetCheckExecutionContext
 
+from zeroetl_dagster.connections.sql import qualified
+from zeroetl_dagster.replication import row_counts
 from zeroetl_dagster.replication.activity import SYNCED, read_table_states
 from zeroetl_dagster.replication.faults import explain_table
 from zeroetl_dagster.replication.probe import probe
@@ -19,8 +23,15 @@ from zeroetl_dagster.settings.replication import IntegrationSettings, TableName
 
 
 def build_checks(settings: IntegrationSettings, tables: Sequence[TableName]) -> list[dg.AssetChecksDefinition]:
-    """`synced` on every table; `no_failed_tables` and `lag_within_bounds` on the integration."""
-    return [_synced(settings, tables), _health(settings)] if tables else [_health(settings)]
+    """`synced`, `not_empty`, `row_count` on every table; `no_failed_tables`, `lag_within_bounds` on the integration."""
+    checks = [_health(settings)]
+    if tables:
+        checks.append(_synced(settings, tables))
+        if settings.checks.synced_but_empty:
+            checks.append(_not_empty(settings, tables))
+        if settings.checks.row_counts and settings.checks.source_login.given:
+            checks.append(_row_count(settings, tables))
+    return checks
 
 
 def _synced(settings: IntegrationSettings, tables: Sequence[TableName]) -> dg.AssetChecksDefinition:
@@ -52,6 +63,93 @@ def _synced(settings: IntegrationSettings, tables: Sequence[TableName]) -> dg.As
             )
 
     return synced
+
+
+def _not_empty(settings: IntegrationSettings, tables: Sequence[TableName]) -> dg.AssetChecksDefinition:
+    by_key = {table_key(settings.name, table): table for table in tables}
+
+    @dg.multi_asset_check(
+        name=f"{settings.name}_not_empty",
+        specs=[
+            dg.AssetCheckSpec("not_empty", asset=key, description="A table said to have rows returns some.")
+            for key in by_key
+        ],
+        can_subset=True,
+        required_resource_keys=required_resources(settings),
+    )
+    def not_empty(context: AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        pipeline, database = Pipeline.of(settings, context.resources), settings.target.database
+        with pipeline.redshift.session("watch") as watch, pipeline.redshift.session("marts") as session:
+            states = read_table_states(watch, pipeline.integration_id(), database)
+            for check in context.selected_asset_check_keys:
+                table = by_key[check.asset_key]
+                state = states.get(table)
+                if state is None or state.state != SYNCED:
+                    said = f"not Synced, so not read; see the check `{SYNCED_CHECK}`"
+                    passed = True
+                else:
+                    found = bool(session.query(f"SELECT 1 FROM {qualified(database, *table)} LIMIT 1").rows)
+                    passed = found or not state.rows
+                    said = "has rows" if found else f"returns none; Redshift's own count is {state.rows or 0:,}"
+                yield dg.AssetCheckResult(
+                    passed=passed,
+                    asset_key=check.asset_key,
+                    check_name="not_empty",
+                    description=said if passed else f"{said}. Copy it anew: job `{settings.name}_resync`",
+                )
+
+    return not_empty
+
+
+def _row_count(settings: IntegrationSettings, tables: Sequence[TableName]) -> dg.AssetChecksDefinition:
+    by_key = {table_key(settings.name, table): table for table in tables}
+
+    @dg.multi_asset_check(
+        name=f"{settings.name}_row_count",
+        specs=[
+            dg.AssetCheckSpec("row_count", asset=key, description="As many rows in Redshift as at the source.")
+            for key in by_key
+        ],
+        can_subset=True,
+        required_resource_keys=required_resources(settings),
+    )
+    def row_count(context: AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        pipeline = Pipeline.of(settings, context.resources)
+        chosen = {check.asset_key: by_key[check.asset_key] for check in context.selected_asset_check_keys}
+        try:
+            yield from _counted(pipeline, chosen)
+        except row_counts.SourceUnreachable as error:
+            for key in chosen:
+                yield dg.AssetCheckResult(
+                    passed=False,
+                    asset_key=key,
+                    check_name="row_count",
+                    severity=dg.AssetCheckSeverity.WARN,
+                    description=f"not compared: {error}",
+                )
+
+    return row_count
+
+
+def _counted(pipeline: Pipeline, chosen: Mapping[dg.AssetKey, TableName]) -> Iterator[dg.AssetCheckResult]:
+    settings = pipeline.settings
+    secrets = pipeline.source_aws.client("secretsmanager")
+    reached = row_counts.connect(pipeline.rds, secrets, settings.source, settings.checks.source_login)
+    with reached as source, pipeline.redshift.session("marts") as session:
+        for key, table in chosen.items():
+            counted = row_counts.compare(
+                partial(source.count, table),
+                partial(row_counts.count_in_redshift, session, settings.target.database, table),
+                tolerance=settings.checks.row_counts_tolerance,
+            )
+            yield dg.AssetCheckResult(
+                passed=counted.agree,
+                asset_key=key,
+                check_name="row_count",
+                severity=dg.AssetCheckSeverity.WARN,
+                description=str(counted),
+                metadata={"zeroetl/target_rows": counted.target, "zeroetl/source_rows": counted.source[-1]},
+            )
 
 
 def _health(settings: IntegrationSettings) -> dg.AssetChecksDefinition:

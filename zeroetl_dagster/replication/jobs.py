@@ -1,4 +1,4 @@
-"""Jobs of a pipeline: provision, resync tables, and teardown, which is a dry run unless told otherwise."""
+"""Jobs of a pipeline: provision, check, resync tables, and teardown, which is a dry run unless told otherwise."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import dagster as dg
 from dagster import OpExecutionContext
 
 from zeroetl_dagster.replication import activity, teardown
-from zeroetl_dagster.replication.resources import Pipeline, required_resources, step_key
+from zeroetl_dagster.replication.resources import Pipeline, required_resources, step_key, table_key
 from zeroetl_dagster.settings.replication import IntegrationSettings, TableName, parse_table_name
 
 _STEPS = ("source", "target", "integration", "database")
@@ -27,8 +27,8 @@ class TeardownConfig(dg.Config):
 
 
 def build_jobs(settings: IntegrationSettings, tables: Sequence[TableName]) -> list[Any]:
-    """`<pipeline>_provision`, `<pipeline>_resync`, `<pipeline>_teardown`."""
-    return [_provision(settings), _resync(settings, tables), _teardown(settings)]
+    """`<pipeline>_provision`, `<pipeline>_checks`, `<pipeline>_resync`, `<pipeline>_teardown`."""
+    return [_provision(settings), _checks(settings, tables), _resync(settings, tables), _teardown(settings)]
 
 
 def _provision(settings: IntegrationSettings) -> Any:
@@ -37,6 +37,16 @@ def _provision(settings: IntegrationSettings) -> Any:
         selection=dg.AssetSelection.assets(*(step_key(settings.name, step) for step in _STEPS)),
         executor_def=dg.in_process_executor,
         description="Ensures or verifies source, target, integration and database; safe to run again.",
+    )
+
+
+def _checks(settings: IntegrationSettings, tables: Sequence[TableName]) -> Any:
+    keys = [step_key(settings.name, "integration"), *(table_key(settings.name, table) for table in tables)]
+    return dg.define_asset_job(
+        f"{settings.name}_checks",
+        selection=dg.AssetSelection.checks_for_assets(*keys),
+        executor_def=dg.in_process_executor,
+        description="Every check of the pipeline, asked now: states, lag, rows. It wakes a Serverless workgroup.",
     )
 
 

@@ -1,6 +1,8 @@
-"""What all settings share: unknown keys are refused, values do not change after loading."""
+"""What all settings share: unknown keys are refused, values do not change after loading; where defs state is kept."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -9,3 +11,13 @@ class Settings(BaseModel):
     """Base of every part of the configuration."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DefsStateSettings(Settings):
+    """Where discovered tables are kept: `dg utils refresh-defs-state` writes them.
+
+    `refresh_if_dev` asks AWS whenever `dagster dev` loads the code; it is off so that the code loads without AWS.
+    """
+
+    management: Literal["local_filesystem", "versioned_state_storage"] = "local_filesystem"
+    refresh_if_dev: bool = False

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
 
-from zeroetl_dagster.settings.base import Settings
+from zeroetl_dagster.settings.base import DefsStateSettings, Settings
 
 Engine = Literal["aurora-postgresql", "aurora-mysql", "postgres", "mysql", "mariadb"]
 SnapshotType = Literal["automated", "manual", "awsbackup", "shared", "public"]
@@ -192,6 +192,7 @@ class SnapshotExportSettings(Settings):
     start_date: date
     wait: ExportWait = ExportWait()
     reconcile: Reconciliation | None = None
+    defs_state: DefsStateSettings = DefsStateSettings()
 
     @field_validator("name")
     @classmethod

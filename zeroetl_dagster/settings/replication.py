@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
-from zeroetl_dagster.settings.base import Settings
+from zeroetl_dagster.settings.base import DefsStateSettings, Settings
 
 Engine = Literal["aurora-postgresql", "aurora-mysql", "postgres", "mysql"]
 Mode = Literal["ensure", "verify"]
@@ -178,6 +178,11 @@ class SourceLogin(Settings):
     password_env: str | None = Field(None, description="name of the environment variable that holds the password")
     endpoint: str | None = Field(None, description="host:port instead of the described endpoint, as for a tunnel")
 
+    @property
+    def given(self) -> bool:
+        """Whether it says how to log in."""
+        return self.secret is not None or self.user is not None
+
     @model_validator(mode="after")
     def _one_way(self) -> SourceLogin:
         if self.secret is not None and (self.user is not None or self.password_env is not None):
@@ -193,19 +198,9 @@ class ChecksSettings(Settings):
     """Which checks are defined. `row_counts` needs a network path and a driver to the source."""
 
     synced_but_empty: bool = True
-    row_counts: bool = True
+    row_counts: bool = Field(True, description="defined where `source_login` says how to log in")
     row_counts_tolerance: float = Field(0.0, ge=0, le=1, description="allowed difference as a share of the source")
     source_login: SourceLogin = SourceLogin()
-
-
-class DefsStateSettings(Settings):
-    """Where `tables: discover` keeps what it found: `dg utils refresh-defs-state` writes it.
-
-    `refresh_if_dev` asks Redshift whenever `dagster dev` loads the code; it is off so that the code loads without AWS.
-    """
-
-    management: Literal["local_filesystem", "versioned_state_storage"] = "local_filesystem"
-    refresh_if_dev: bool = False
 
 
 class IntegrationSettings(Settings):
