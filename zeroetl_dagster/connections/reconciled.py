@@ -23,9 +23,13 @@ class Difference:
     required: str
     remedy: str = ""
 
+    @property
+    def fact(self) -> str:
+        """What differs, without the remedy."""
+        return f"{self.what}: found {self.found}, required {self.required}"
+
     def __str__(self) -> str:
-        text = f"{self.what}: found {self.found}, required {self.required}"
-        return f"{text}. {self.remedy}" if self.remedy else text
+        return f"{self.fact}. {self.remedy}" if self.remedy else self.fact
 
 
 class Reconciled(Protocol[State]):
@@ -73,7 +77,7 @@ def ensure(resource: Reconciled[State], *, mode: Mode, report: Callable[[str], N
     differences = tuple(resource.diff(state))
     if differences and mode == "ensure":
         for difference in differences:
-            report(f"{resource.name}: {difference}")
+            report(difference.fact)  # not the remedy: it is about to be carried out
         resource.apply(differences, report)
         state = resource.read()
         remaining = tuple(resource.diff(state))

@@ -16,12 +16,20 @@ from dagster import AssetKey
 
 from zeroetl_dagster.connections.aws import AwsError
 from zeroetl_dagster.connections.redshift import RedshiftDenied, RedshiftUnavailable
+from zeroetl_dagster.replication.activity import Column
 from zeroetl_dagster.replication.changes import Advance, Event, Reported, TableMoved, advance
 from zeroetl_dagster.replication.cursor import Cursor, CursorError, Move, decode
 from zeroetl_dagster.replication.faults import explain_status, explain_table
 from zeroetl_dagster.replication.observe import declared_digest, read_snapshot
 from zeroetl_dagster.replication.probe import Probe, ProbeUnavailable, probe
-from zeroetl_dagster.replication.resources import SYNCED_CHECK, Pipeline, plain, required_resources, table_key
+from zeroetl_dagster.replication.resources import (
+    SYNCED_CHECK,
+    Pipeline,
+    column_schema,
+    plain,
+    required_resources,
+    table_key,
+)
 from zeroetl_dagster.replication.signals import Limits, base, why_sql
 from zeroetl_dagster.settings.replication import IntegrationSettings, TableName
 
@@ -70,7 +78,7 @@ def build_activity_sensor(
             look = _look(context, settings, tables, limits, declared, cursor)
         except (ProbeUnavailable, AwsError, RedshiftUnavailable, RedshiftDenied) as error:
             return _only_refresh(context, refresh, f"nothing was asked or lost: {error}", context.cursor)
-        events = [_event(settings, event) for event in look.advance.events]
+        events = [_event(settings, event, look.columns) for event in look.advance.events]
         versions = {
             table_key(settings.name, event.table): event.move.version
             for event in look.advance.events
@@ -106,12 +114,14 @@ def limits_of(settings: IntegrationSettings) -> Limits:
 
 @dataclass(frozen=True)
 class _Look:
-    """One tick's findings. `asked` says why SQL was asked, None when it was not; `refused` why it did not answer."""
+    """One tick's findings. `asked` says why SQL was asked, None when it was not; `refused` why it did not answer;
+    `columns` are of the tables whose ingestions were read in this tick."""
 
     advance: Advance
     probe: Probe
     asked: str | None
     refused: str | None
+    columns: Mapping[TableName, Sequence[Column]]
 
     def summary(self, tables: Sequence[TableName]) -> str:
         """For the tick's page: what was seen."""
@@ -161,7 +171,7 @@ def _look(
             refused = str(error)
     reported = _reported(context.instance, settings, tables) if snapshot is not None else {}
     done = advance(cursor, found, snapshot, limits, now=now, tables=tables, declared=declared, reported=reported)
-    return _Look(done, found, asked, refused)
+    return _Look(done, found, asked, refused, snapshot.columns if snapshot is not None else {})
 
 
 def _only_refresh(
@@ -212,10 +222,15 @@ def _reported(
     return found
 
 
-def _event(settings: IntegrationSettings, event: Event) -> dg.AssetMaterialization | dg.AssetCheckEvaluation:
+def _event(
+    settings: IntegrationSettings, event: Event, columns: Mapping[TableName, Sequence[Column]]
+) -> dg.AssetMaterialization | dg.AssetCheckEvaluation:
     key = table_key(settings.name, event.table)
     if isinstance(event, TableMoved):
-        return dg.AssetMaterialization(key, metadata=_metadata(event.move), tags={DATA_VERSION: event.move.version})
+        metadata = _metadata(event.move)
+        if event.table in columns:
+            metadata["dagster/column_schema"] = column_schema(columns[event.table])
+        return dg.AssetMaterialization(key, metadata=metadata, tags={DATA_VERSION: event.move.version})
     return dg.AssetCheckEvaluation(
         asset_key=key,
         check_name=SYNCED_CHECK,
