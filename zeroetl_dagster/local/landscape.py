@@ -1,7 +1,9 @@
-"""The sample landscape, made as Terraform would make it: an Aurora cluster with TICKIT in it, and a Redshift workgroup.
+"""The sample landscape, made as Terraform would make it: an Aurora cluster with TICKIT in it, a Redshift workgroup, and a
+lake (bucket, key, roles, Athena workgroup) for its snapshot exports.
 
 Plain boto3 and psycopg2 against the embedded AWS's public interfaces. It stops where a user's Terraform stops: the
-parameter group, resource policy, case sensitivity, integration and database are the Dagster pipeline's work.
+parameter group, resource policy, case sensitivity, integration and database are the Dagster pipeline's work, and so are
+exports, crawler and catalogue.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import boto3
@@ -21,6 +24,11 @@ CLUSTER = "tickit-source"
 DATABASE = "tickit"
 PARAMETER_GROUP = "tickit-zero-etl"
 WORKGROUP = "tickit-analytics"
+BUCKET = "tickit-lake"
+KEY_ALIAS = "alias/tickit-export"
+EXPORT_ROLE = "tickit-export"
+CRAWLER_ROLE = "tickit-crawler"
+ATHENA_WORKGROUP = "tickit"
 
 # What Aurora PostgreSQL needs for zero-ETL (Aurora guide, "Getting started with zero-ETL integrations", step 1).
 ZERO_ETL_PARAMETERS = {
@@ -54,7 +62,7 @@ def session(folder: DataFolder, endpoint_url: str) -> EmbeddedSession:
 
 
 def create(aws: boto3.Session, *, say: Callable[[str], None]) -> None:
-    """Create what is missing: parameter group, Aurora cluster with one instance, namespace and workgroup."""
+    """Create what is missing: parameter group, Aurora cluster with one instance, namespace and workgroup, the lake."""
     rds, serverless = aws.client("rds"), aws.client("redshift-serverless")
     _ignoring("DBParameterGroupAlreadyExists", lambda: _create_parameter_group(rds))
     if _ignoring("DBClusterAlreadyExistsFault", lambda: _create_cluster(rds)):
@@ -78,9 +86,59 @@ def create(aws: boto3.Session, *, say: Callable[[str], None]) -> None:
     )
     if made:
         say(f"Redshift Serverless workgroup {WORKGROUP}: creating")
+    create_lake(aws)
     rds.get_waiter("db_instance_available").wait(DBInstanceIdentifier=f"{CLUSTER}-1", WaiterConfig=_WAIT)
     _wait_for_workgroup(serverless)
     say(f"source {CLUSTER} and workgroup {WORKGROUP} are available")
+
+
+def create_lake(aws: boto3.Session) -> None:
+    """Create what is missing for snapshot exports: bucket, KMS key, export role, crawler role, Athena workgroup."""
+    _ignoring(
+        "BucketAlreadyOwnedByYou",
+        lambda: aws.client("s3").create_bucket(
+            Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": supervisor.REGION}
+        ),
+    )
+    key_arn = _create_key(aws.client("kms"))
+    iam = aws.client("iam")
+    on_bucket = [f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/*"]
+    _create_role(
+        iam,
+        EXPORT_ROLE,
+        "export.rds.amazonaws.com",
+        [
+            _allow(
+                ["s3:PutObject*", "s3:GetObject*", "s3:ListBucket", "s3:DeleteObject*", "s3:GetBucketLocation"],
+                on_bucket,
+            )
+        ],
+    )
+    _create_role(
+        iam,
+        CRAWLER_ROLE,
+        "glue.amazonaws.com",
+        [
+            _allow(["s3:GetObject", "s3:ListBucket", "s3:GetBucketLocation"], on_bucket),
+            _allow(["kms:Decrypt"], [key_arn]),
+            _allow(["glue:*", "logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"], ["*"]),
+        ],
+    )
+    results = {"OutputLocation": f"s3://{BUCKET}/athena/"}
+    # Not enforced: marts by CREATE TABLE AS go to a location of their own.
+    configuration = {"ResultConfiguration": results, "EnforceWorkGroupConfiguration": False}
+    athena = aws.client("athena")
+    if ATHENA_WORKGROUP not in {group["Name"] for group in athena.list_work_groups()["WorkGroups"]}:
+        athena.create_work_group(Name=ATHENA_WORKGROUP, Configuration=configuration)
+
+
+def take_snapshot(aws: boto3.Session) -> str:
+    """Take a manual snapshot of the source as it is now and wait for it; returns its identifier."""
+    rds = aws.client("rds")
+    name = f"{CLUSTER}-{datetime.now(UTC):%Y-%m-%d-%H-%M-%S}"
+    rds.create_db_cluster_snapshot(DBClusterSnapshotIdentifier=name, DBClusterIdentifier=CLUSTER)
+    rds.get_waiter("db_cluster_snapshot_available").wait(DBClusterSnapshotIdentifier=name, WaiterConfig=_WAIT)
+    return name
 
 
 def load_tickit(aws: boto3.Session, *, scale: float, say: Callable[[str], None]) -> None:
@@ -162,6 +220,35 @@ def _create_cluster(rds: Any) -> None:
         ServerlessV2ScalingConfiguration={"MinCapacity": 0.5, "MaxCapacity": 8},
         StorageEncrypted=True,
     )
+
+
+def _create_key(kms: Any) -> str:
+    """The ARN of the key behind `KEY_ALIAS`, made where the alias is missing."""
+    try:
+        return str(kms.describe_key(KeyId=KEY_ALIAS)["KeyMetadata"]["Arn"])
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "NotFoundException":
+            raise
+    made = kms.create_key(Description="Snapshot exports of TICKIT")["KeyMetadata"]
+    kms.create_alias(AliasName=KEY_ALIAS, TargetKeyId=made["KeyId"])
+    return str(made["Arn"])
+
+
+def _create_role(iam: Any, name: str, service: str, statements: list[dict[str, Any]]) -> None:
+    trust = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
+    _ignoring(
+        "EntityAlreadyExists",
+        lambda: iam.create_role(RoleName=name, AssumeRolePolicyDocument=_policy([trust])),
+    )
+    iam.put_role_policy(RoleName=name, PolicyName="tickit", PolicyDocument=_policy(statements))
+
+
+def _allow(actions: list[str], resources: list[str]) -> dict[str, Any]:
+    return {"Effect": "Allow", "Action": actions, "Resource": resources}
+
+
+def _policy(statements: list[dict[str, Any]]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": statements})
 
 
 def _wait_for_workgroup(serverless: Any) -> None:
