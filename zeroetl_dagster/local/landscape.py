@@ -1,5 +1,5 @@
-"""The sample landscape, made as Terraform would make it: an Aurora cluster with TICKIT in it, a Redshift workgroup, and a
-lake (bucket, key, roles, Athena workgroup) for its snapshot exports.
+"""The sample landscape, made as Terraform would make it: an Aurora cluster with TICKIT in it, a Redshift workgroup, and
+a lake (bucket, key, roles, Athena workgroup) for its snapshot exports.
 
 Plain boto3 and psycopg2 against the embedded AWS's public interfaces. It stops where a user's Terraform stops: the
 parameter group, resource policy, case sensitivity, integration and database are the Dagster pipeline's work, and so are
