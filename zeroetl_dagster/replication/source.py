@@ -20,12 +20,30 @@ from zeroetl_dagster.replication.requirements import CLUSTER_ENGINES, PARAMETERS
 from zeroetl_dagster.settings.replication import SourceSettings
 
 IN_SYNC = "in-sync"
+# RDS guide, "Viewing DB instance status" and the Aurora guide's page of that name: statuses in which nothing can be
+# read from a source, with what ends them. Not listed are those that only say that something goes on beside.
+_CANNOT_SERVE = {
+    **dict.fromkeys(("stopped", "stopping"), "Start it."),
+    **dict.fromkeys(("creating", "starting", "rebooting", "upgrading", "resetting-master-credentials"), "Wait."),
+    **dict.fromkeys(("failing-over", "promoting", "renaming", "migrating", "converting-to-vpc"), "Wait."),
+    "deleting": "Name another source.",
+    "storage-full": "Give it more storage.",
+    **dict.fromkeys(
+        ("inaccessible-encryption-credentials", "inaccessible-encryption-credentials-recoverable"),
+        "Give it access to its KMS key again.",
+    ),
+}
+_BROKEN = ("failed", "incompatible-", "restore-error", "migration-failed", "clone-failed", "cloning-failed")
 _PARAMETERS_PER_CALL = 20  # RDS API reference, ModifyDBClusterParameterGroup
 
 
 @dataclass(frozen=True)
 class SourceState:
-    """A cluster or instance as RDS describes it. `apply_statuses` maps each instance to its group's apply status."""
+    """A cluster or instance as RDS describes it.
+
+    `apply_status` and `writer_status` are those of the instance that writes: it is the one whose parameters count. Both
+    are empty for a cluster without a writer.
+    """
 
     arn: str
     engine: str
@@ -34,8 +52,9 @@ class SourceState:
     parameter_group: str
     parameters: Mapping[str, str | None]
     dynamic: frozenset[str]
-    apply_statuses: Mapping[str, str]
     writer: str | None
+    writer_status: str
+    apply_status: str
     backup_retention_days: int
     endpoint: str | None
     port: int | None
@@ -68,6 +87,8 @@ class Source:
         self.reboot = reboot
         self.wait_seconds = wait_seconds
         self.poll = poll
+        # RDS shows `pending-reboot` some time after a static parameter was written: until then only we know.
+        self._unapplied = False
 
     @property
     def kind(self) -> str:
@@ -94,16 +115,17 @@ class Source:
                     self.name, "nothing", "that it exists", f"Check `source.{self.kind}` and the Region of `aws`."
                 )
             ]
+        if state.engine != self.settings.engine:  # the parameters of another engine say nothing
+            return [Difference("engine", state.engine, self.settings.engine, "Correct `source.engine`.")]
         found = [*self._fundamentals(state), *self._parameters(state)]
-        pending = sorted(name for name, status in state.apply_statuses.items() if status != IN_SYNC)
-        if pending:
-            statuses = ", ".join(f"{name} is {state.apply_statuses[name]}" for name in pending)
+        if state.writer is not None and (state.apply_status != IN_SYNC or self._unapplied):
+            status = state.apply_status if state.apply_status != IN_SYNC else "pending-reboot"
             found.append(
                 Difference(
                     f"parameter group {state.parameter_group}",
-                    statuses,
+                    f"{state.writer} is {status}",
                     IN_SYNC,
-                    f"Reboot: aws rds reboot-db-instance --db-instance-identifier {state.writer or pending[0]} "
+                    f"Reboot: aws rds reboot-db-instance --db-instance-identifier {state.writer} "
                     "(or allow it with `manage.reboot_source: true`).",
                 )
             )
@@ -115,8 +137,10 @@ class Source:
         Raises `NotAsDeclared` for what no parameter can mend, and for AWS's default group, which cannot be changed.
         """
         state = self.read()
-        fundamental = self.diff(None) if state is None else self._fundamentals(state)
-        if state is None or fundamental:
+        if state is None or state.engine != self.settings.engine:
+            raise NotAsDeclared(self.name, self.diff(state))
+        fundamental = self._fundamentals(state)
+        if fundamental:
             raise NotAsDeclared(self.name, fundamental)
         wanting = [
             one for one in PARAMETERS[self.settings.engine] if not one.accepts(state.parameters.get(one.parameter))
@@ -130,16 +154,10 @@ class Source:
 
     def _fundamentals(self, state: SourceState) -> list[Difference]:
         found: list[Difference] = []
-        if state.engine != self.settings.engine:
-            found.append(Difference("engine", state.engine, self.settings.engine, "Correct `source.engine`."))
-            return found
         problem = requirements.version_problem(self.settings.engine, state.engine_version)
         if problem:
             found.append(Difference("engine version", state.engine_version, problem, "Upgrade the source."))
-        if not state.apply_statuses:
-            found.append(Difference("instances", "none", "at least one", "Add a DB instance to the cluster."))
-        if state.status in ("stopped", "stopping"):
-            found.append(Difference("status", state.status, "available", f"Start the {self.kind}."))
+        found.extend(self._unavailable(state))
         if self.kind == "instance" and state.backup_retention_days == 0:
             found.append(
                 Difference("automated backups", "off", "on", "Set a backup retention period of at least one day.")
@@ -149,6 +167,15 @@ class Source:
                 Difference("role", f"a read replica of {state.replica_of}", "a primary", "Name the primary instance.")
             )
         return found
+
+    def _unavailable(self, state: SourceState) -> list[Difference]:
+        if (remedy := _remedy(state.status)) is not None:
+            return [Difference("status", state.status, "available", remedy)]
+        if state.writer is None:
+            return [Difference("instances", "no writer", "at least one instance", "Add a DB instance to the cluster.")]
+        if (remedy := _remedy(state.writer_status)) is not None:
+            return [Difference(f"status of the writer {state.writer}", state.writer_status, "available", remedy)]
+        return []
 
     def _parameters(self, state: SourceState) -> list[Difference]:
         group = f"parameter group {state.parameter_group}"
@@ -193,24 +220,28 @@ class Source:
                     self.rds.modify_db_parameter_group(DBParameterGroupName=state.parameter_group, Parameters=chunk)
             except ClientError as error:
                 raise explain_fault(error, f"write parameters into {state.parameter_group}") from error
+        self._unapplied = self._unapplied or any(one.parameter not in state.dynamic for one in wanting)
         written = ", ".join(f"{one.parameter}={one.write}" for one in wanting)
         report(f"{self.name}: wrote {written} into parameter group {state.parameter_group}")
 
     def _reboot(self, state: SourceState, report: Callable[[str], None]) -> None:
         now = self.read()
-        if now is None or all(status == IN_SYNC for status in now.apply_statuses.values()):
+        if now is None or now.writer is None or (now.apply_status == IN_SYNC and not self._unapplied):
             return
-        instance = now.writer or next(iter(now.apply_statuses))
+        instance = now.writer
         report(f"{self.name}: rebooting {instance} so that its parameters take effect")
-        self.rds.reboot_db_instance(DBInstanceIdentifier=instance)
+        try:
+            self.rds.reboot_db_instance(DBInstanceIdentifier=instance)
+        except ClientError as error:
+            raise explain_fault(error, f"reboot {instance}") from error
 
         def described(seen: SourceState | None) -> str:
             if seen is None:
                 return f"{self.name}: gone"
-            return f"{self.name}: {seen.status}, {instance} is {seen.apply_statuses.get(instance, 'gone')}"
+            return f"{self.name}: {seen.status}, {seen.writer} is {seen.writer_status} and {seen.apply_status}"
 
         def rebooted(seen: SourceState | None) -> bool:
-            return seen is not None and seen.status == "available" and seen.apply_statuses.get(instance) == IN_SYNC
+            return seen is not None and (seen.writer_status, seen.apply_status) == ("available", IN_SYNC)
 
         wait_for(
             self.read,
@@ -220,6 +251,7 @@ class Source:
             report=report,
             poll=self.poll,
         )
+        self._unapplied = False
 
     def _cluster(self) -> SourceState:
         found = self.rds.describe_db_clusters(DBClusterIdentifier=self.settings.identifier)["DBClusters"][0]
@@ -227,6 +259,8 @@ class Source:
         group = found["DBClusterParameterGroup"]
         pages = self.rds.get_paginator("describe_db_cluster_parameters").paginate(DBClusterParameterGroupName=group)
         values, dynamic = _parameters(pages)
+        writer = next((one for one in members if one.get("IsClusterWriter")), None)
+        name = None if writer is None else writer["DBInstanceIdentifier"]
         return SourceState(
             arn=found["DBClusterArn"],
             engine=found["Engine"],
@@ -235,15 +269,18 @@ class Source:
             parameter_group=group,
             parameters=values,
             dynamic=dynamic,
-            apply_statuses={
-                one["DBInstanceIdentifier"]: one.get("DBClusterParameterGroupStatus", IN_SYNC) for one in members
-            },
-            writer=next((one["DBInstanceIdentifier"] for one in members if one.get("IsClusterWriter")), None),
+            writer=name,
+            writer_status="" if name is None else self._instance_status(name),
+            apply_status="" if writer is None else writer.get("DBClusterParameterGroupStatus", IN_SYNC),
             backup_retention_days=found.get("BackupRetentionPeriod", 1),
             endpoint=found.get("Endpoint"),
             port=found.get("Port"),
             secret_arn=found.get("MasterUserSecret", {}).get("SecretArn"),
         )
+
+    def _instance_status(self, name: str) -> str:
+        found = self.rds.describe_db_instances(DBInstanceIdentifier=name)["DBInstances"][0]
+        return str(found.get("DBInstanceStatus", ""))
 
     def _instance(self) -> SourceState:
         found = self.rds.describe_db_instances(DBInstanceIdentifier=self.settings.identifier)["DBInstances"][0]
@@ -260,14 +297,22 @@ class Source:
             parameter_group=group,
             parameters=values,
             dynamic=dynamic,
-            apply_statuses={name: groups[0].get("ParameterApplyStatus", IN_SYNC) if groups else IN_SYNC},
             writer=name,
+            writer_status=found.get("DBInstanceStatus", ""),
+            apply_status=groups[0].get("ParameterApplyStatus", IN_SYNC) if groups else IN_SYNC,
             backup_retention_days=found.get("BackupRetentionPeriod", 0),
             endpoint=found.get("Endpoint", {}).get("Address"),
             port=found.get("Endpoint", {}).get("Port"),
             secret_arn=found.get("MasterUserSecret", {}).get("SecretArn"),
             replica_of=found.get("ReadReplicaSourceDBInstanceIdentifier"),
         )
+
+
+def _remedy(status: str) -> str | None:
+    """What ends a status in which nothing can be read from a source; None for the others."""
+    if status.startswith(_BROKEN):
+        return "See its events in the RDS console."
+    return _CANNOT_SERVE.get(status)
 
 
 def _parameters(pages: Any) -> tuple[dict[str, str | None], frozenset[str]]:

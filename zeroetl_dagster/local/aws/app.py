@@ -95,7 +95,10 @@ class Server:
     def __init__(self, app: WSGIApplication, port: int = 0) -> None:
         self._server = make_server("127.0.0.1", port, app, threaded=True, request_handler=_QuietHandler)
         self._server.daemon_threads = True  # type: ignore[attr-defined]
-        self._thread = threading.Thread(target=self._server.serve_forever, name="aws-endpoint", daemon=True)
+        # The interval is how long `stop` may have to wait.
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), name="aws-endpoint", daemon=True
+        )
 
     @property
     def port(self) -> int:

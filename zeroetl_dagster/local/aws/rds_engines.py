@@ -146,7 +146,7 @@ class _Refusal:
         self._server.daemon_threads = True
         self._server.server_bind()
         self._server.server_activate()
-        threading.Thread(target=self._server.serve_forever, name=f"no-mysql-{port}", daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), name=f"no-mysql-{port}", daemon=True).start()
 
     def stop(self) -> None:
         self._server.shutdown()
