@@ -27,6 +27,11 @@ attributes:
       admin: {secret: namespace}  # the admin secret that AWS manages
       # watch: {iam: true}
       # marts: {iam: true}
+  athena:                         # for snapshot exports and their marts; leave it out where there are none
+    lake:
+      aws: production
+      workgroup: primary
+      # output_location: s3://my-athena-results/   # where the workgroup names none
 """
 
 

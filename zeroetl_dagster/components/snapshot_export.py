@@ -27,13 +27,13 @@ type: zeroetl_dagster.components.SnapshotExport
 
 attributes:
   name: shop_export               # first part of the asset keys
-  aws: analytics                  # connection whose S3, Glue and Athena are used
+  aws: production                 # connection whose S3, Glue and Athena are used
   athena: lake                    # Athena connection for views and row counts; leave out for neither
   source:
     cluster: shop                 # or `instance:` for RDS
     engine: aurora-postgresql     # aurora-mysql, postgres, mysql, mariadb
     database: shop
-    # aws: production             # when the database lives in another account: a connection with `assume_role`
+    # aws: elsewhere              # when the database lives in another account: a connection with `assume_role`
   bucket: shop-lake               # in the Region of the database
   prefix: exports/shop
   kms_key: alias/shop-export
