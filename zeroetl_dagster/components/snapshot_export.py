@@ -11,7 +11,7 @@ import dagster as dg
 
 from zeroetl_dagster.components.discovery import DiscoveringComponent, found
 from zeroetl_dagster.connections.resources import AwsResource
-from zeroetl_dagster.exports import face
+from zeroetl_dagster.exports import face, reconcile_sensor
 from zeroetl_dagster.exports.assets import build_assets
 from zeroetl_dagster.exports.daily import asked_tables, discover_tables
 from zeroetl_dagster.exports.names import SourceTable
@@ -60,7 +60,7 @@ class SnapshotExportScaffolder(dg.Scaffolder):
 
 
 def build_export_definitions(settings: SnapshotExportSettings, tables: Sequence[SourceTable]) -> dg.Definitions:
-    """Assets, checks, completion sensor, job and schedule of one snapshot export, without its connections.
+    """Assets, checks, sensors, jobs and schedule of one snapshot export, without its connections.
 
     `tables` are those known now; with `tables: all`, one that appears later is reported too, and gets a spec of its own
     once the definitions know it.
@@ -68,12 +68,16 @@ def build_export_definitions(settings: SnapshotExportSettings, tables: Sequence[
     keys = [face.table_key(settings, table) for table in tables]
     job = build_job(settings, keys)
     schedule = build_schedule(settings, job)
+    reconciling = reconcile_sensor.build_job(settings)
     return dg.Definitions(
         assets=build_assets(settings, tables),
         asset_checks=build_checks(settings),
-        jobs=[job],
+        jobs=[job, *([reconciling] if reconciling else [])],
         schedules=[schedule] if schedule else [],
-        sensors=[build_sensor(settings, keys)],
+        sensors=[
+            build_sensor(settings, keys),
+            *([reconcile_sensor.build_sensor(settings, reconciling)] if reconciling else []),
+        ],
     )
 
 

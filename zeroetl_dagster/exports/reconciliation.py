@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
 from dagster import AssetKey
@@ -22,6 +22,8 @@ from zeroetl_dagster.exports.comparison import Period, Scope, Stream, Verdict, c
 from zeroetl_dagster.settings.exports import ReconciledMart, Reconciliation, SnapshotExportSettings
 
 CHECK = "equals_redshift"
+VERDICT = "zeroetl/verdict"
+NOT_COMPARABLE: Final = "not comparable"
 _INPUT_VERSION = "dagster/input_data_version/"
 _BEGAN_AT = "zeroetl/began_at"
 _DAY = "zeroetl/day"
@@ -71,7 +73,7 @@ def _check(settings: SnapshotExportSettings, wanted: Reconciliation, mart: Recon
             severity=dg.AssetCheckSeverity.ERROR if found.certain else dg.AssetCheckSeverity.WARN,
             description=f"{found.status}: {found.reason}",
             metadata={
-                "zeroetl/verdict": found.status,
+                VERDICT: found.status,
                 "zeroetl/rows_compared": found.compared,
                 "zeroetl/rows_left_out": found.left_out,
             },
@@ -100,7 +102,7 @@ def reconcile(context: Any, settings: SnapshotExportSettings, wanted: Reconcilia
         theirs = _redshift_rows(context, wanted, redshift)
         return compare(ours, theirs, keys=mart.keys, within=within, period=period, tolerance=wanted.tolerance)
     except (NotKnown, RedshiftError, AthenaError) as error:
-        return Verdict("not comparable", str(error))
+        return Verdict(NOT_COMPARABLE, str(error))
 
 
 def snapshot_time(instance: dg.DagsterInstance, settings: SnapshotExportSettings, mart: AssetKey) -> datetime:

@@ -162,6 +162,9 @@ class Reconciliation(Settings):
 
     `integration_database` is the Redshift database that was made from the integration (its activity tells whether the
     source was quiet). `tolerance` is relative; `margin_seconds` before the snapshot count as after it.
+
+    The check runs after each refresh of the Athena mart; while it was "not comparable", again after the Redshift mart
+    was refreshed, at most every `recheck_seconds`. Both are asked for by a sensor (`sensor_status`).
     """
 
     redshift: str
@@ -170,6 +173,9 @@ class Reconciliation(Settings):
     tolerance: float = Field(default=1e-6, ge=0)
     margin_seconds: float = Field(default=0, ge=0)
     max_rows: int = Field(default=200_000, ge=1)
+    recheck_seconds: float = Field(default=900, ge=0)
+    sensor_status: Literal["running", "stopped"] = "running"
+    sensor_interval_seconds: int = Field(default=30, ge=1)
 
 
 class SnapshotExportSettings(Settings):
