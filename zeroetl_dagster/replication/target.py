@@ -11,7 +11,8 @@ import fnmatch
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ _SERVICE = "redshift.amazonaws.com"
 _AUTHORIZE = "redshift:AuthorizeInboundIntegration"
 _CREATE = "redshift:CreateInboundIntegration"
 PARAMETER = "enable_case_sensitive_identifier"
+_SOURCE_SID = "ZeroEtlSource"
 _ATTEMPTS = 4
 
 
@@ -94,7 +96,7 @@ class TargetPolicy:
                         what,
                         "not allowed",
                         required,
-                        f"aws redshift put-resource-policy --resource-arn {self.namespace_arn}",
+                        "Let this project: `manage.target_policy: ensure`.",
                     )
                 )
         return found
@@ -104,39 +106,50 @@ class TargetPolicy:
 
         Raises `NotAsDeclared` where a statement denies it, `ReplicationError` when Redshift refuses the policy.
         """
-        for attempt in range(_ATTEMPTS):
-            state = self.read()
+
+        def merged(state: PolicyState) -> list[dict[str, Any]]:
             missing = self.diff(state)
             if any(one.required == "allowed" for one in missing):
                 raise NotAsDeclared(self.name, missing)
-            if not missing:
-                return
-            try:
-                self._put([*state.statements, *self._missing_statements(state)], state.document)
-            except ClientError as error:
-                if fault_code(error) == "ConflictPolicyUpdate" and attempt + 1 < _ATTEMPTS:
-                    continue  # somebody wrote in between: read and merge again
-                raise explain_fault(error, f"write the {self.name}") from error
-            report(f"{self.name}: added {len(missing)} statement(s); {len(state.statements)} stayed as they were")
-            return
+            return [*state.statements, *self._missing_statements(state)]
+
+        before, after = self._change(merged)
+        if after > before:
+            report(f"{self.name}: added {after - before} statement(s); {before} stayed as they were")
 
     def remove(self, report: Callable[[str], None]) -> int:
-        """Remove the statements that this project added for this source; returns how many there were."""
-        state = self.read()
-        ours = {statement["Sid"] for statement in self._own_statements()}
-        kept = [one for one in state.statements if one.get("Sid") not in ours]
-        removed = len(state.statements) - len(kept)
-        if removed and kept:
-            self._put(kept, state.document)
-        elif removed:
-            self.redshift.delete_resource_policy(ResourceArn=self.namespace_arn)
-        if removed:
-            report(f"{self.name}: removed {removed} statement(s); {len(kept)} stayed as they were")
-        return removed
+        """Remove the statements that this project added for this source; returns how many there were.
 
-    def _put(self, statements: Sequence[Mapping[str, Any]], document: Mapping[str, Any]) -> None:
-        merged = {"Version": "2012-10-17", **document, "Statement": list(statements)}
-        self.redshift.put_resource_policy(ResourceArn=self.namespace_arn, Policy=json.dumps(merged))
+        The one that lets the account create integrations stays while another source of that account is let in.
+        """
+        source, principal = (statement["Sid"] for statement in self._own_statements())
+
+        def without_ours(state: PolicyState) -> list[dict[str, Any]]:
+            kept = [one for one in state.statements if one.get("Sid") != source]
+            needed = any(self._lets_in_a_neighbour(one) for one in kept)
+            return [one for one in kept if needed or one.get("Sid") != principal]
+
+        before, after = self._change(without_ours)
+        if before > after:
+            report(f"{self.name}: removed {before - after} statement(s); {after} stayed as they were")
+        return before - after
+
+    def _change(self, change: Callable[[PolicyState], list[dict[str, Any]]]) -> tuple[int, int]:
+        """Read, change and write the statements; returns how many there were and are. Again if somebody else wrote."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            state = self.read()
+            statements = change(state)
+            try:
+                if statements and statements != state.statements:
+                    document = {"Version": "2012-10-17", **state.document, "Statement": statements}
+                    self.redshift.put_resource_policy(ResourceArn=self.namespace_arn, Policy=json.dumps(document))
+                elif state.statements and not statements:
+                    self.redshift.delete_resource_policy(ResourceArn=self.namespace_arn)
+                return len(state.statements), len(statements)
+            except ClientError as error:
+                if fault_code(error) != "ConflictPolicyUpdate" or attempt == _ATTEMPTS:
+                    raise explain_fault(error, f"write the {self.name}") from error
+        raise AssertionError("unreachable")
 
     def _wanted(self) -> list[tuple[str, str, str]]:
         return [
@@ -149,18 +162,25 @@ class TargetPolicy:
         mark = hashlib.sha256(self.source_arn.encode()).hexdigest()[:12]
         return [
             {
-                "Sid": f"ZeroEtlSource{mark}",
+                "Sid": f"{_SOURCE_SID}{mark}",
                 "Effect": "Allow",
                 "Principal": {"Service": _SERVICE},
                 "Action": _AUTHORIZE,
                 "Condition": {"StringEquals": {"aws:SourceArn": self.source_arn}},
             },
             {
-                "Sid": f"ZeroEtlPrincipal{mark}",
+                "Sid": f"ZeroEtlPrincipal{self.source_arn.split(':')[4]}",
                 "Effect": "Allow",
                 "Principal": {"AWS": self._principal()},
                 "Action": _CREATE,
             },
+        ]
+
+    def _lets_in_a_neighbour(self, statement: Mapping[str, Any]) -> bool:
+        """Whether this project added it for a source of the same account."""
+        arn = str(statement.get("Condition", {}).get("StringEquals", {}).get("aws:SourceArn", ""))
+        return str(statement.get("Sid", "")).startswith(_SOURCE_SID) and arn.split(":")[4:5] == [
+            self.source_arn.split(":")[4]
         ]
 
     def _missing_statements(self, state: PolicyState) -> list[dict[str, Any]]:
@@ -180,23 +200,42 @@ class TargetPolicy:
             return False
         if action == _CREATE:
             account = self.source_arn.split(":")[4]
-            return bool({"*", account, self._principal()} & set(_principals(statement, "AWS")))
-        return bool({"*", _SERVICE} & set(_principals(statement, "Service"))) and self._condition_holds(statement)
+            named = bool({"*", account, self._principal()} & set(_principals(statement, "AWS")))
+        else:
+            named = bool({"*", _SERVICE} & set(_principals(statement, "Service")))
+        return named and self._condition_holds(statement)
 
     def _condition_holds(self, statement: Mapping[str, Any]) -> bool:
+        """Whether the conditions hold for the source; one on something that is not known here counts as not holding:
+        such an Allow is not relied upon, and such a Deny is left to AWS to say."""
+        known = {"aws:sourcearn": self.source_arn, "aws:sourceaccount": self.source_arn.split(":")[4]}
         for operator, keys in statement.get("Condition", {}).items():
+            matches = _OPERATORS.get(operator)
             for key, values in keys.items():
-                if key.lower() != "aws:sourcearn":
-                    continue
-                exact = operator in ("StringEquals", "ArnEquals")
-                like = operator in ("StringLike", "ArnLike")
-                matches = [
-                    (exact and value == self.source_arn) or (like and fnmatch.fnmatchcase(self.source_arn, value))
-                    for value in _list(values)
-                ]
-                if not any(matches):
+                if matches is None or key.lower() not in known or not matches(known[key.lower()], _list(values)):
                     return False
         return True
+
+
+def _equals(found: str, values: Sequence[str]) -> bool:
+    return found in values
+
+
+def _like(found: str, values: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(found, value) for value in values)
+
+
+# IAM user guide, "Condition operators": the ones a policy of this kind is written with. ArnEquals is ArnLike.
+_OPERATORS: dict[str, Callable[[str, Sequence[str]], bool]] = {
+    "StringEquals": _equals,
+    "StringLike": _like,
+    "ArnEquals": _like,
+    "ArnLike": _like,
+    "StringNotEquals": lambda found, values: not _equals(found, values),
+    "StringNotLike": lambda found, values: not _like(found, values),
+    "ArnNotEquals": lambda found, values: not _like(found, values),
+    "ArnNotLike": lambda found, values: not _like(found, values),
+}
 
 
 @dataclass(frozen=True)
@@ -209,6 +248,11 @@ class CaseState:
     apply_status: str = "in-sync"
     encrypted: bool = True
     node_type: str = ""
+
+    @property
+    def sensitive(self) -> bool:
+        """Whether identifiers are case-sensitive, as far as the setting goes."""
+        return (self.value or "false").lower() in ("true", "on", "1")
 
 
 class CaseSensitivity:
@@ -234,6 +278,8 @@ class CaseSensitivity:
         self.reboot = reboot
         self.wait_seconds = wait_seconds
         self.poll = poll
+        # A group's new value is not in effect before a reboot, whatever the cluster still says of itself.
+        self._unapplied = False
 
     @property
     def name(self) -> str:
@@ -253,17 +299,17 @@ class CaseSensitivity:
         if state is None:
             return [Difference(self.name, "nothing", "that it exists", "Check the `redshift` connection.")]
         found = self._fundamentals(state)
-        if (state.value or "false").lower() not in ("true", "on", "1"):
+        if not state.sensitive:
             found.append(
                 Difference(
                     PARAMETER, state.value or "unset", "true", "Let this project: `manage.case_sensitive: ensure`."
                 )
             )
-        if state.apply_status != "in-sync":
+        if state.apply_status != "in-sync" or self._unapplied:
             found.append(
                 Difference(
                     f"parameter group {state.group}",
-                    state.apply_status,
+                    state.apply_status if state.apply_status != "in-sync" else "pending-reboot",
                     "in-sync",
                     f"Reboot: aws redshift reboot-cluster --cluster-identifier {self.cluster} "
                     "(or allow it with `manage.reboot_target: true`).",
@@ -298,40 +344,46 @@ class CaseSensitivity:
         return found
 
     def _update_workgroup(self, report: Callable[[str], None]) -> None:
+        # A workgroup that is being changed, or whose namespace gets an integration, refuses other changes meanwhile.
+        self._wait(lambda seen: seen.status == "AVAILABLE", report)
         # One kind of change in a request (botocore's model), and only what is declared: AWS adds parameters of its own.
-        try:
+        with _explaining(f"update {self.name}"):
             self.clients("redshift-serverless").update_workgroup(
                 workgroupName=self.workgroup,
                 configParameters=[{"parameterKey": PARAMETER, "parameterValue": "true"}],
             )
-        except ClientError as error:
-            raise explain_fault(error, f"update {self.name}") from error
         report(f"{self.name}: turned {PARAMETER} on")
-        self._wait(lambda seen: seen.status == "AVAILABLE" and seen.value == "true", report)
+        self._wait(lambda seen: seen.status == "AVAILABLE" and seen.sensitive, report)
 
     def _update_cluster(self, state: CaseState, report: Callable[[str], None]) -> None:
-        redshift = self.clients("redshift")
-        if (state.value or "false").lower() != "true":
-            if state.group.startswith("default."):
-                difference = Difference(
-                    "parameter group",
-                    f"{state.group}, which is AWS's own and cannot be changed",
-                    "a custom parameter group",
-                    "Make one (aws redshift create-cluster-parameter-group), attach it "
-                    f"(aws redshift modify-cluster --cluster-identifier {self.cluster} "
-                    "--cluster-parameter-group-name …) and reboot the cluster.",
-                )
-                raise NotAsDeclared(self.name, [difference])
-            redshift.modify_cluster_parameter_group(
+        if not state.sensitive:
+            self._write_group(state, report)
+        now = self.read()
+        if self.reboot and now is not None and (now.apply_status != "in-sync" or self._unapplied):
+            report(f"{self.name}: rebooting it so that its parameters take effect")
+            with _explaining(f"reboot {self.name}"):
+                self.clients("redshift").reboot_cluster(ClusterIdentifier=self.cluster)
+            self._wait(lambda seen: seen.status == "available" and seen.apply_status == "in-sync", report)
+            self._unapplied = False
+
+    def _write_group(self, state: CaseState, report: Callable[[str], None]) -> None:
+        if state.group.startswith("default."):
+            difference = Difference(
+                "parameter group",
+                f"{state.group}, which is AWS's own and cannot be changed",
+                "a custom parameter group",
+                "Make one (aws redshift create-cluster-parameter-group), attach it "
+                f"(aws redshift modify-cluster --cluster-identifier {self.cluster} "
+                "--cluster-parameter-group-name …) and reboot the cluster.",
+            )
+            raise NotAsDeclared(self.name, [difference])
+        with _explaining(f"write {PARAMETER} into parameter group {state.group}"):
+            self.clients("redshift").modify_cluster_parameter_group(
                 ParameterGroupName=state.group,
                 Parameters=[{"ParameterName": PARAMETER, "ParameterValue": "true", "ApplyType": "static"}],
             )
-            report(f"{self.name}: turned {PARAMETER} on in parameter group {state.group}")
-        now = self.read()
-        if self.reboot and now is not None and now.apply_status != "in-sync":
-            report(f"{self.name}: rebooting it so that its parameters take effect")
-            redshift.reboot_cluster(ClusterIdentifier=self.cluster)
-            self._wait(lambda seen: seen.status == "available" and seen.apply_status == "in-sync", report)
+        self._unapplied = True
+        report(f"{self.name}: turned {PARAMETER} on in parameter group {state.group}")
 
     def _wait(self, until: Callable[[CaseState], bool], report: Callable[[str], None]) -> None:
         wait_for(
@@ -366,6 +418,14 @@ class CaseSensitivity:
             encrypted=found.get("Encrypted", True),
             node_type=found.get("NodeType", ""),
         )
+
+
+@contextmanager
+def _explaining(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except ClientError as error:
+        raise explain_fault(error, doing) from error
 
 
 def _list(value: Any) -> list[str]:
