@@ -18,6 +18,7 @@ from zeroetl_dagster.exports.daily import Catalogued, Exported, Submitted
 from zeroetl_dagster.exports.export_task import Queued, Task
 from zeroetl_dagster.exports.names import LATEST_SUFFIX, TYPED_SUFFIX, SourceTable, catalogue_names
 from zeroetl_dagster.exports.snapshots import NoSnapshot
+from zeroetl_dagster.settings.asset_keys import asset_key_part
 from zeroetl_dagster.settings.exports import SnapshotExportSettings
 from zeroetl_dagster.settings.prices import athena_usd, crawl_usd, export_usd
 
@@ -47,8 +48,8 @@ def catalogue_key(settings: SnapshotExportSettings) -> AssetKey:
 
 
 def table_key(settings: SnapshotExportSettings, table: SourceTable) -> AssetKey:
-    """[name, schema, table], MySQL [name, database, table]."""
-    return AssetKey([settings.name, *table.key_path])
+    """[name, schema, table], MySQL [name, database, table]; see `asset_key_part`."""
+    return AssetKey([settings.name, *map(asset_key_part, table.key_path)])
 
 
 def export_spec(settings: SnapshotExportSettings) -> dg.AssetSpec:

@@ -23,6 +23,7 @@ from sqlglot.optimizer.scope import Scope, build_scope, traverse_scope
 from zeroetl_dagster.connections.sql import identifier, qualified
 from zeroetl_dagster.marts.due import in_order
 from zeroetl_dagster.marts.model import MartError, Model
+from zeroetl_dagster.settings.asset_keys import asset_key_part
 from zeroetl_dagster.settings.marts import AthenaMaterialization, Materialization, RedshiftMaterialization
 
 Dialect = Literal["redshift", "athena"]
@@ -46,7 +47,8 @@ class TableRef:
 
     @property
     def key(self) -> tuple[str, ...]:
-        return (self.pipeline, self.schema, self.table)
+        """The asset key's parts."""
+        return (self.pipeline, asset_key_part(self.schema), asset_key_part(self.table))
 
 
 @dataclass(frozen=True)

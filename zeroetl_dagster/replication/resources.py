@@ -21,6 +21,7 @@ from zeroetl_dagster.replication.probe import find_integration
 from zeroetl_dagster.replication.requirements import family
 from zeroetl_dagster.replication.source import Source, SourceState
 from zeroetl_dagster.replication.target import CaseSensitivity, TargetPolicy
+from zeroetl_dagster.settings.asset_keys import asset_key_part
 from zeroetl_dagster.settings.replication import IntegrationSettings, TableName
 
 SYNCED_CHECK = "synced"
@@ -33,8 +34,8 @@ def step_key(pipeline: str, step: str) -> AssetKey:
 
 
 def table_key(pipeline: str, table: TableName) -> AssetKey:
-    """A replicated table of a pipeline."""
-    return AssetKey([pipeline, *table])
+    """A replicated table of a pipeline: `pipeline/schema/table`, see `asset_key_part`."""
+    return AssetKey([pipeline, *map(asset_key_part, table)])
 
 
 def required_resources(settings: IntegrationSettings) -> set[str]:
