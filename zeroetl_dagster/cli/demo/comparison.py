@@ -1,6 +1,7 @@
-"""Each mart beside the same query on the source: read both, compare every row, show the first ones.
+"""Each mart beside its equal elsewhere: read both, compare every row, show the first ones.
 
-The connections and the marts are those of the shipped pipeline, read from its YAML as the code location reads them.
+First the marts in Redshift beside the same query on the source, then those in Athena beside Redshift's. The connections
+and the marts are those of the shipped pipelines, read from their YAML as the code location reads them.
 """
 
 from __future__ import annotations
@@ -15,18 +16,28 @@ from typing import Any
 import yaml
 
 from zeroetl_dagster.components.redshift_marts import compile_folder
+from zeroetl_dagster.connections.athena import Athena
 from zeroetl_dagster.connections.redshift import Redshift, RedshiftError
-from zeroetl_dagster.connections.resources import build
-from zeroetl_dagster.connections.sql import identifier
+from zeroetl_dagster.connections.resources import Connection, build
+from zeroetl_dagster.connections.sql import identifier, qualified
 from zeroetl_dagster.marts.compile import for_source
 from zeroetl_dagster.marts.redshift import relation_name
 from zeroetl_dagster.settings.connections import ConnectionsSettings
 from zeroetl_dagster.settings.errors import parse
-from zeroetl_dagster.settings.marts import RedshiftMartsSettings
+from zeroetl_dagster.settings.exports import SnapshotExportSettings
+from zeroetl_dagster.settings.marts import AthenaMartsSettings, RedshiftMartsSettings
 
 _DEFS = Path(__file__).parent.parent.parent / "defs"
 _SHOWN = 3
 Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Side:
+    """Where rows are from, in words for a person (`in Redshift`), and the rows."""
+
+    where: str
+    rows: list[Row]
 
 
 @dataclass(frozen=True)
@@ -35,35 +46,34 @@ class Comparison:
 
     mart: str
     columns: tuple[str, ...]
-    in_mart: list[Row]
-    in_source: list[Row]
+    left: Side
+    right: Side
     problem: str = ""
 
     @property
     def equal(self) -> bool:
-        return not self.problem and self.in_mart == self.in_source
+        return not self.problem and self.left.rows == self.right.rows
 
     def table(self) -> str:
         """The first rows of both sides, and the verdict."""
         if self.problem:
             return f"\n{self.mart}: {self.problem}"
         verdict = "equal" if self.equal else f"DIFFERENT ({len(self._differing())} rows differ)"
-        lines = [
-            f"\n{self.mart}: {len(self.in_mart):,} rows in Redshift, {len(self.in_source):,} on the source: {verdict}"
-        ]
-        first = list(zip(self.in_mart, self.in_source, strict=False))
+        counts = ", ".join(f"{len(side.rows):,} rows {side.where}" for side in (self.left, self.right))
+        first = list(zip(self.left.rows, self.right.rows, strict=False))
         shown = first[:_SHOWN] if self.equal else [pair for pair in first if pair[0] != pair[1]][:_SHOWN]
-        cells = [[*map(_short, mart), "|", *map(_short, source)] for mart, source in shown]
-        return "\n".join([*lines, *_aligned([[*self.columns, "|", *self.columns], *cells])])
+        cells = [[*map(_short, left), "|", *map(_short, right)] for left, right in shown]
+        heading = [*self.columns, "|", *self.columns]
+        return "\n".join([f"\n{self.mart}: {counts}: {verdict}", *_aligned([heading, *cells])])
 
     def _differing(self) -> set[Row]:
-        return set(self.in_mart) ^ set(self.in_source)
+        return set(self.left.rows) ^ set(self.right.rows)
 
 
 def compare_all(source: Any) -> list[Comparison]:
-    """Every mart of the shipped pipeline; `source` is a psycopg2 connection to its source database."""
-    settings = parse(RedshiftMartsSettings, _attributes("tickit_marts"), "tickit_marts")
-    warehouse = build(parse(ConnectionsSettings, _attributes("connections"), "connections"))[settings.redshift]
+    """Every mart in Redshift beside the source; `source` is a psycopg2 connection to the source database."""
+    settings = _redshift_marts()
+    warehouse = _connections()[settings.redshift]
     assert isinstance(warehouse, Redshift)
     compiled = compile_folder(settings, _DEFS / "tickit_marts")
     found = []
@@ -71,15 +81,51 @@ def compare_all(source: Any) -> list[Comparison]:
         with source, source.cursor() as cursor:
             cursor.execute(for_source(name, compiled))
             columns = tuple(column[0] for column in cursor.description)
-            expected = _normalised(cursor.fetchall())
+            expected = Side("on the source", _normalised(cursor.fetchall()))
         try:
-            with warehouse.session("marts", database=settings.database) as session:
-                listed = ", ".join(identifier(column) for column in columns)
-                actual = _normalised(session.query(f"SELECT {listed} FROM {relation_name(mart)}").rows)
-            found.append(Comparison(name, columns, actual, expected))
+            rows = _in_redshift(warehouse, settings, relation_name(mart), columns)
+            found.append(Comparison(name, columns, Side("in Redshift", rows), expected))
         except RedshiftError as error:
-            found.append(Comparison(name, columns, [], expected, str(error)))
+            found.append(Comparison(name, columns, Side("in Redshift", []), expected, str(error)))
     return found
+
+
+def compare_engines() -> list[Comparison]:
+    """Every mart that the shipped export holds against its twin: Athena's rows beside Redshift's.
+
+    Raises `AthenaError` or `RedshiftError` where one cannot be read.
+    """
+    export = parse(SnapshotExportSettings, _attributes("tickit_export"), "tickit_export")
+    lake_marts = parse(AthenaMartsSettings, _attributes("tickit_lake_marts"), "tickit_lake_marts")
+    settings = _redshift_marts()
+    connections = _connections()
+    athena, warehouse = connections[lake_marts.athena], connections[settings.redshift]
+    assert isinstance(athena, Athena) and isinstance(warehouse, Redshift) and export.reconcile is not None
+    compiled = compile_folder(settings, _DEFS / "tickit_marts")
+    found = []
+    for pair in export.reconcile.marts:
+        name, twin = pair.athena.rpartition("/")[2], pair.redshift.rpartition("/")[2]
+        answer = athena.query(f"SELECT * FROM {qualified(lake_marts.database, name)}").rows
+        columns = tuple(answer.columns)
+        rows = _in_redshift(warehouse, settings, relation_name(compiled[twin]), columns)
+        found.append(Comparison(name, columns, Side("in Athena", _normalised(answer.rows)), Side("in Redshift", rows)))
+    return found
+
+
+def _in_redshift(
+    warehouse: Redshift, settings: RedshiftMartsSettings, relation: str, columns: Sequence[str]
+) -> list[Row]:
+    with warehouse.session("marts", database=settings.database) as session:
+        listed = ", ".join(identifier(column) for column in columns)
+        return _normalised(session.query(f"SELECT {listed} FROM {relation}").rows)
+
+
+def _redshift_marts() -> RedshiftMartsSettings:
+    return parse(RedshiftMartsSettings, _attributes("tickit_marts"), "tickit_marts")
+
+
+def _connections() -> dict[str, Connection]:
+    return build(parse(ConnectionsSettings, _attributes("connections"), "connections"))
 
 
 def _attributes(component: str) -> Any:

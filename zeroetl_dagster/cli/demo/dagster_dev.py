@@ -36,6 +36,15 @@ class Run:
         return self.status in _FINISHED
 
 
+@dataclass(frozen=True)
+class Check:
+    """One evaluation; `metadata` has its texts only."""
+
+    passed: bool
+    description: str
+    metadata: dict[str, str]
+
+
 class DagsterDev:
     """Webserver, daemon and code server over the shipped code location; `stop` ends them and their children."""
 
@@ -77,9 +86,11 @@ class DagsterDev:
             time.sleep(0.3)
         raise DagsterDevError(f"dagster dev did not answer within {timeout_seconds:.0f} s; see {self.log}")
 
-    def launch(self, job: str, run_config: dict[str, Any] | None = None) -> Run:
+    def launch(self, job: str, run_config: dict[str, Any] | None = None, *, partition: str | None = None) -> Run:
         selector = {"repositoryName": REPOSITORY, "repositoryLocationName": LOCATION, "jobName": job}
-        params = {"selector": selector, "runConfigData": run_config or {}, "mode": "default"}
+        params: dict[str, Any] = {"selector": selector, "runConfigData": run_config or {}, "mode": "default"}
+        if partition is not None:
+            params["executionMetadata"] = {"tags": [{"key": "dagster/partition", "value": partition}]}
         answer = self.ask(_LAUNCH, {"params": params})["launchRun"]
         if answer["__typename"] != "LaunchRunSuccess":
             raise DagsterDevError(f"launching {job} was refused: {answer.get('message') or answer}")
@@ -107,6 +118,16 @@ class DagsterDev:
                 return
             finished = self.run(run.id).finished
             time.sleep(0.2)
+
+    def check(self, asset: str, name: str) -> Check | None:
+        """What the newest evaluation of an asset's check says, if it is about the asset's newest materialization."""
+        node = self.ask(_CHECKS, {"key": {"path": asset.split("/")}})["assetNodeOrError"]
+        for found in node.get("assetChecksOrError", {}).get("checks", []):
+            evaluation = (found["executionForLatestMaterialization"] or {}).get("evaluation")
+            if found["name"] == name and evaluation is not None:
+                texts = {entry["label"]: entry.get("text", "") for entry in evaluation["metadataEntries"]}
+                return Check(evaluation["success"], evaluation["description"] or "", texts)
+        return None
 
     def start_sensor(self, name: str) -> None:
         selector = {"repositoryName": REPOSITORY, "repositoryLocationName": LOCATION, "sensorName": name}
@@ -170,6 +191,11 @@ query Logs($id: ID!, $after: String) { logsForRun(runId: $id, afterCursor: $afte
     ... on MaterializationEvent { assetKey { path } }
     ... on ExecutionStepFailureEvent { error { message cause { message cause { message } } } }
     ... on RunFailureEvent { error { message } } } } } }
+"""
+_CHECKS = """
+query Checks($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
+  assetChecksOrError { ... on AssetChecks { checks { name executionForLatestMaterialization {
+    evaluation { success description metadataEntries { label ... on TextMetadataEntry { text } } } } } } } } } }
 """
 _START_SENSOR = """
 mutation Start($selector: SensorSelector!) { startSensor(sensorSelector: $selector) { __typename

@@ -1,5 +1,5 @@
-"""The demo, step by step: start, provision, first marts, traffic, refreshes, comparison. Nothing is staged: every
-number printed is read back from Dagster, Redshift or the source."""
+"""The demo, step by step: start, provision, first marts, traffic, refreshes, comparison; then the second path, in
+`lake`. Nothing is staged: every number printed is read back from Dagster, Redshift, Athena or the source."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Self
 
 import click
 
-from zeroetl_dagster.cli.demo import comparison
+from zeroetl_dagster.cli.demo import comparison, lake
 from zeroetl_dagster.cli.demo.dagster_dev import DagsterDev, DagsterDevError, Run
 from zeroetl_dagster.local import landscape, supervisor
 from zeroetl_dagster.local.folder import DataFolder
 
 PROVISION_JOB = "tickit_provision"
 SENSOR = "tickit_activity_sensor"
+REFRESH_JOB = "tickit_refresh"
 TRAFFIC_SECONDS = 20.0
 SETTLE_SECONDS = 120.0
 
@@ -43,13 +44,14 @@ class Demo:
         click.echo(f"[{time.monotonic() - self.began:6.1f} s] {text}")
 
     def run(self) -> bool:
-        """Returns whether every mart equals the same query on the source."""
+        """Returns whether every mart equals the same query on the source, and its twin in the other engine."""
         self._start_aws()
         self._start_dagster()
         self._provision()
         self._first_marts()
         self._traffic()
-        return self._compare()
+        equal = self._compare()
+        return lake.run(self) and equal
 
     def stay(self) -> None:
         self.say(f"Dagster's UI: {self.dagster.url}    Ctrl-C stops everything")
@@ -78,16 +80,17 @@ class Demo:
         )
         self._undo.append(self.dagster.stop)
         self.dagster.wait_ready()
+        self.seen |= {run.id for run in self.dagster.runs(1000)}  # of earlier demos on this folder
         self.say(f"Dagster's UI is up at {self.dagster.url}")
 
     def _provision(self) -> None:
         run = self.dagster.launch(PROVISION_JOB)
-        self._tell(run, "provisioning: parameters, authorisation, integration, database")
+        self.tell(run, "provisioning: parameters, authorisation, integration, database")
 
     def _first_marts(self) -> None:
         self.dagster.start_sensor(SENSOR)
         self.say(f"sensor {SENSOR} started; it reports the seeded tables and asks for the missing marts")
-        self._tell(self._next_run(SETTLE_SECONDS), "first marts")
+        self.tell(self.next_run(REFRESH_JOB, SETTLE_SECONDS), "first marts")
 
     def _traffic(self) -> None:
         self.say(f"selling tickets for {TRAFFIC_SECONDS:.0f} s, {self.tps:g} transactions a second")
@@ -124,7 +127,8 @@ class Demo:
         self.say(f"{equal} of {len(results)} marts equal the same query on the source")
         return equal == len(results)
 
-    def _tell(self, run: Run, title: str) -> None:
+    def tell(self, run: Run, title: str) -> None:
+        """Print what the run says while it goes on. Raises `DagsterDevError` unless it succeeds."""
         self.seen.add(run.id)
         self.say(f"{title}: {self.dagster.url}/runs/{run.id}")
         for line in self.dagster.follow(run):
@@ -132,18 +136,19 @@ class Demo:
         if (status := self.dagster.run(run.id).status) != "SUCCESS":
             raise DagsterDevError(f"the run {run.id} ({run.job}) ended as {status}: {self.dagster.url}/runs/{run.id}")
 
-    def _next_run(self, timeout_seconds: float) -> Run:
+    def next_run(self, job: str, timeout_seconds: float) -> Run:
+        """The next run of this job that was not told of yet. Raises `DagsterDevError` when nobody asks for one."""
         until = time.monotonic() + timeout_seconds
         while time.monotonic() < until:
             for run in reversed(self.dagster.runs()):
-                if run.id not in self.seen:
+                if run.id not in self.seen and run.job == job:
                     return run
             time.sleep(0.3)
-        raise DagsterDevError(f"the sensor {SENSOR} asked for no run within {timeout_seconds:.0f} s; see its ticks")
+        raise DagsterDevError(f"no sensor asked for a run of {job} within {timeout_seconds:.0f} s; see its ticks")
 
     def _tell_refreshes(self) -> None:
         for run in reversed(self.dagster.runs()):
-            if run.id not in self.seen and run.finished:
+            if run.id not in self.seen and run.job == REFRESH_JOB and run.finished:
                 self.seen.add(run.id)
                 marts = [line for line in self.dagster.follow(run) if line.startswith("materialized")]
                 self.say(f"refreshed by the sensor ({run.status}): {', '.join(m.split(' ', 1)[1] for m in marts)}")
