@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -46,6 +46,7 @@ def wait_for(
     poll: Backoff | None = None,
     heartbeat_seconds: float = 60.0,
     cancel: Callable[[], None] | None = None,
+    passing: Callable[[Exception], str | None] | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
@@ -53,22 +54,26 @@ def wait_for(
 
     Reports each change of `describe(value)`, and at least every `heartbeat_seconds` how long it has taken. `cancel` is
     called when the wait is interrupted from outside (Ctrl-C, a terminated run: both are BaseExceptions that are no
-    Exceptions), not on a timeout and not when `read` fails. Raises `WaitTimeout` naming what was seen last.
+    Exceptions), not on a timeout and not when `read` fails. `passing` gives the reason why an error of `read` is no end
+    of the wait: it is reported, and the next poll asks again. Raises `WaitTimeout` naming what was seen last, or the
+    passing error when that was the last thing seen.
     """
     began = told_at = clock()
     told = None
     delays = (poll or Backoff()).delays()
     try:
         while True:
-            value = read()
+            value, failed = _read(read, passing)
             now = clock()
             elapsed = now - began
-            seen = describe(value)
-            if until(value):
+            seen = failed[1] if failed is not None else describe(value)
+            if failed is None and until(value):
                 if seen != told and told is not None:
                     report(seen)
                 return value
             if elapsed >= timeout_seconds:
+                if failed is not None:
+                    raise failed[0]
                 raise WaitTimeout(f"after {elapsed:.0f} s it is still: {seen}", value)
             if seen != told:
                 report(seen)
@@ -83,3 +88,16 @@ def wait_for(
         if cancel is not None:
             cancel()
         raise
+
+
+def _read(
+    read: Callable[[], T], passing: Callable[[Exception], str | None] | None
+) -> tuple[T, None] | tuple[Any, tuple[Exception, str]]:
+    """What `read` gives, or the error that passes with its reason."""
+    try:
+        return read(), None
+    except Exception as error:
+        reason = passing(error) if passing is not None else None
+        if reason is None:
+            raise
+        return None, (error, reason)

@@ -7,10 +7,13 @@ notifications"; RDS API reference; where only practice tells, the wording is car
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
+
+from zeroetl_dagster.connections.aws import credentials_problem, momentary
 
 
 class ReplicationError(Exception):
@@ -58,6 +61,7 @@ _FAULTS: dict[str, str] = {
     ),
     "IntegrationConflictOperation": "another operation on an integration of this source is under way; try again later",
     "InvalidIntegrationState": "the integration is not in a state that allows this; wait until it is active",
+    "Conflict": "another change of it is under way; run this again when that is over",
     "DBClusterNotFound": "there is no such DB cluster; check `source.cluster` and the Region of `aws`",
     "DBInstanceNotFound": "there is no such DB instance; check `source.instance` and the Region of `aws`",
     "InvalidPolicy": "Redshift refused the resource policy; see its message, and the policy in the namespace's page",
@@ -120,14 +124,34 @@ def explain_table(state: str, reason: str) -> str:
     return f"{state}{told}" + (f": {remedy}" if remedy else "")
 
 
-def fault_code(error: ClientError) -> str:
-    """The error code without the ending "Fault", which AWS's models carry here and there."""
+def fault_code(error: ClientError | BotoCoreError) -> str:
+    """The error code without the ending "Fault", which AWS's models carry here and there; empty for botocore's own."""
+    if not isinstance(error, ClientError):
+        return ""
     return str(error.response.get("Error", {}).get("Code", "")).removesuffix("Fault").removesuffix("Exception")
 
 
-def explain_fault(error: ClientError, doing: str) -> ReplicationError:
+def explain_fault(error: ClientError | BotoCoreError, doing: str) -> ReplicationError:
     """A `ReplicationError` that says what was being done, what AWS answered, and what mends it."""
+    if reason := credentials_problem(error) or momentary(error):
+        return ReplicationError(f"{doing}: {reason}")
+    if not isinstance(error, ClientError):
+        return ReplicationError(f"{doing}: {error}")
     message = str(error.response.get("Error", {}).get("Message", ""))
     remedy = next((text for part, text in _MESSAGES if part in message), _FAULTS.get(fault_code(error), ""))
     text = f"{doing}: {fault_code(error)}: {message or 'no message'}"
-    return ReplicationError(f"{text} To do: {remedy}." if remedy else text)
+    return ReplicationError(f"{text}{'' if text.endswith('.') else '.'} To do: {remedy}." if remedy else text)
+
+
+@contextmanager
+def explaining(doing: str) -> Iterator[None]:
+    """Turn what AWS refuses into a `ReplicationError`."""
+    try:
+        yield
+    except (ClientError, BotoCoreError) as error:
+        raise explain_fault(error, doing) from error
+
+
+def passing(error: Exception) -> str | None:
+    """Why a wait may go on after an error of one look: it passes by itself; else None."""
+    return momentary(error.__cause__ if isinstance(error, ReplicationError) and error.__cause__ else error)

@@ -12,13 +12,20 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from zeroetl_dagster.connections.reconciled import Difference, NotAsDeclared
 from zeroetl_dagster.connections.waiting import Backoff, wait_for
 from zeroetl_dagster.replication import data_filter
 from zeroetl_dagster.replication.data_filter import Family
-from zeroetl_dagster.replication.faults import ReplicationError, explain_fault, explain_status, fault_code
+from zeroetl_dagster.replication.faults import (
+    ReplicationError,
+    explain_fault,
+    explain_status,
+    explaining,
+    fault_code,
+    passing,
+)
 from zeroetl_dagster.replication.probe import find_integration, list_integrations
 
 TAG_MANAGED = "zeroetl:managed-by"
@@ -94,10 +101,8 @@ class Integration:
 
     def read(self) -> IntegrationState | None:
         """The integration of this name, else the one between this source and target (there can be only one)."""
-        try:
+        with explaining("describe the integrations"):
             found = find_integration(self.rds, self.spec.name) or self._between()
-        except ClientError as error:
-            raise explain_fault(error, "describe the integrations") from error
         return _state(found) if found is not None else None
 
     def diff(self, state: IntegrationState | None) -> list[Difference]:
@@ -167,10 +172,16 @@ class Integration:
 
     def _fixed(self, state: IntegrationState) -> list[Difference]:
         """Differences that no modification removes."""
-        remedy = (
-            f"It cannot be modified. To delete it and make it anew (a full load of every table): run the asset with "
-            f"`replace_integration: {state.name}`."
-        )
+        if state.made_by(self.spec.pipeline):
+            remedy = (
+                "It cannot be modified. To delete it and make it anew (a full load of every table): run the asset with "
+                f"`replace_integration: {state.name}`."
+            )
+        else:
+            remedy = (
+                f"Integration {state.name} was not made by this project for pipeline {self.spec.pipeline}: give "
+                "another `integration_name`, or delete it yourself."
+            )
         found = []
         for what, is_there, wanted in (
             ("source", state.source_arn, self.spec.source_arn),
@@ -192,10 +203,8 @@ class Integration:
             return True
         if "alias/" not in wanted or self.kms is None:
             return False
-        try:
+        with explaining(f"look up the KMS key {wanted}"):
             arn = self.kms().describe_key(KeyId=wanted)["KeyMetadata"]["Arn"]
-        except ClientError as error:
-            raise explain_fault(error, f"look up the KMS key {wanted}") from error
         return bool(arn == found)
 
     def _replace(self, state: IntegrationState, fixed: Sequence[Difference], report: Callable[[str], None]) -> None:
@@ -258,21 +267,22 @@ class Integration:
             self._wait(state.arn, report)
         missing = {key: value for key, value in spec.tags.items() if state.tags.get(key) != value}
         if missing:
-            self.rds.add_tags_to_resource(
-                ResourceName=state.arn, Tags=[{"Key": key, "Value": value} for key, value in missing.items()]
-            )
+            with explaining(f"tag {spec.name}"):
+                self.rds.add_tags_to_resource(
+                    ResourceName=state.arn, Tags=[{"Key": key, "Value": value} for key, value in missing.items()]
+                )
             report(f"{self.name}: tagged {', '.join(missing)}")
 
     def _retrying(self, call: Callable[[], Any], doing: str, report: Callable[[str], None]) -> Any:
         """Call until AWS no longer says that another operation is under way."""
 
-        def attempt() -> tuple[Any, ClientError | None]:
+        def attempt() -> tuple[Any, ReplicationError | None]:
             try:
                 return call(), None
-            except ClientError as error:
+            except (ClientError, BotoCoreError) as error:
                 code = fault_code(error)
                 if code in ("IntegrationConflictOperation", "InvalidIntegrationState"):
-                    return None, error
+                    return None, explain_fault(error, "AWS waits")
                 if code == "IntegrationAlreadyExists":
                     raise _AlreadyExists(str(error)) from error
                 if code == "IntegrationNotFound":
@@ -282,17 +292,18 @@ class Integration:
         answer, _ = wait_for(
             attempt,
             until=lambda seen: seen[1] is None,
-            describe=lambda seen: f"{doing}: {'done' if seen[1] is None else explain_fault(seen[1], 'AWS waits')}",
+            describe=lambda seen: f"{doing}: {'done' if seen[1] is None else seen[1]}",
             timeout_seconds=self.wait_seconds,
             report=report,
             poll=self.poll,
+            passing=passing,
         )
         return answer
 
     def _described(self, arn: str) -> IntegrationState | None:
         try:
             found = self.rds.describe_integrations(IntegrationIdentifier=arn)["Integrations"]
-        except ClientError as error:
+        except (ClientError, BotoCoreError) as error:
             if fault_code(error) == "IntegrationNotFound":
                 return None
             raise explain_fault(error, f"describe {self.name}") from error
@@ -307,6 +318,7 @@ class Integration:
             timeout_seconds=self.wait_seconds,
             report=report,
             poll=self.poll,
+            passing=passing,
         )
         if state is None:
             raise ReplicationError(f"{self.name} disappeared while it was waited for; somebody deleted it")
@@ -322,6 +334,7 @@ class Integration:
             timeout_seconds=self.wait_seconds,
             report=report,
             poll=self.poll,
+            passing=passing,
         )
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from botocore import exceptions
 from botocore.exceptions import BotoCoreError, ClientError
+
+from zeroetl_dagster.connections.aws import credentials_problem, momentary
 
 # How far back data points are fetched: late ones must still be seen, and a point is free once the metric is asked for.
 LOOKBACK_SECONDS = 3600
@@ -28,19 +29,6 @@ _METRICS = {
     "IntegrationNumTablesReplicated": "Maximum",
     "IntegrationDataTransferred": "Sum",
 }
-
-_THROTTLED = frozenset(
-    {"Throttling", "ThrottlingException", "ThrottledException", "RequestLimitExceeded", "TooManyRequestsException"}
-)
-_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"})
-_UNREACHABLE = (exceptions.HTTPClientError, exceptions.ConnectionError)
-_NO_CREDENTIALS = (
-    exceptions.NoCredentialsError,
-    exceptions.CredentialRetrievalError,
-    exceptions.TokenRetrievalError,
-    exceptions.SSOError,
-)
-_UNAVAILABLE = frozenset({"ServiceUnavailable", "InternalFailure", "InternalError", "ServiceFailure"})
 
 
 class ProbeUnavailable(Exception):
@@ -92,7 +80,7 @@ def probe(rds: Any, cloudwatch: Any, *, integration_name: str, namespace: str, n
         integration_id = found["IntegrationArn"].rpartition(":")[2]
         metrics = read_metrics(cloudwatch, integration_id, namespace=namespace, now=now)
     except (ClientError, BotoCoreError) as error:
-        reason = retryable(error)
+        reason = credentials_problem(error) or momentary(error)
         if reason is None:
             raise
         raise ProbeUnavailable(reason) from error
@@ -144,26 +132,6 @@ def read_metrics(cloudwatch: Any, integration_id: str, *, namespace: str, now: d
         if not answer.get("NextToken"):
             return _metrics(points)
         token = {"NextToken": answer["NextToken"]}
-
-
-def retryable(error: ClientError | BotoCoreError) -> str | None:
-    """Why a later try can succeed, in words for a skip reason; None where it cannot (access denied, say)."""
-    if isinstance(error, _UNREACHABLE):
-        return f"AWS cannot be reached: {error}"
-    if isinstance(error, _NO_CREDENTIALS):
-        return f"there are no valid AWS credentials: {error}"
-    if not isinstance(error, ClientError):
-        return None
-    code = error.response.get("Error", {}).get("Code", "")
-    operation = error.operation_name
-    if code in _THROTTLED:
-        return f"AWS throttles {operation} ({code})"
-    if code in _EXPIRED:
-        return f"the AWS credentials have expired ({code} from {operation}); renew them, nothing is lost meanwhile"
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if code in _UNAVAILABLE or status >= 500:
-        return f"AWS answers {operation} with {code or status}"
-    return None
 
 
 def _points(timestamps: Sequence[datetime], values: Sequence[float]) -> dict[int, float]:

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from zeroetl_dagster.connections.reconciled import Difference, NotAsDeclared
 from zeroetl_dagster.connections.waiting import Backoff, wait_for
 from zeroetl_dagster.replication import requirements
-from zeroetl_dagster.replication.faults import explain_fault, fault_code
+from zeroetl_dagster.replication.faults import explain_fault, explaining, fault_code, passing
 from zeroetl_dagster.replication.requirements import CLUSTER_ENGINES, PARAMETERS, Requirement
 from zeroetl_dagster.settings.replication import SourceSettings
 
@@ -102,7 +102,7 @@ class Source:
         """The cluster or instance; None when there is none of this identifier."""
         try:
             return self._cluster() if self.kind == "cluster" else self._instance()
-        except ClientError as error:
+        except (ClientError, BotoCoreError) as error:
             if fault_code(error) in ("DBClusterNotFound", "DBInstanceNotFound"):
                 return None
             raise explain_fault(error, f"describe {self.name}") from error
@@ -211,15 +211,13 @@ class Source:
         ]
         for begin in range(0, len(parameters), _PARAMETERS_PER_CALL):
             chunk = parameters[begin : begin + _PARAMETERS_PER_CALL]
-            try:
+            with explaining(f"write parameters into {state.parameter_group}"):
                 if self.kind == "cluster":
                     self.rds.modify_db_cluster_parameter_group(
                         DBClusterParameterGroupName=state.parameter_group, Parameters=chunk
                     )
                 else:
                     self.rds.modify_db_parameter_group(DBParameterGroupName=state.parameter_group, Parameters=chunk)
-            except ClientError as error:
-                raise explain_fault(error, f"write parameters into {state.parameter_group}") from error
         self._unapplied = self._unapplied or any(one.parameter not in state.dynamic for one in wanting)
         written = ", ".join(f"{one.parameter}={one.write}" for one in wanting)
         report(f"{self.name}: wrote {written} into parameter group {state.parameter_group}")
@@ -230,10 +228,8 @@ class Source:
             return
         instance = now.writer
         report(f"{self.name}: rebooting {instance} so that its parameters take effect")
-        try:
+        with explaining(f"reboot {instance}"):
             self.rds.reboot_db_instance(DBInstanceIdentifier=instance)
-        except ClientError as error:
-            raise explain_fault(error, f"reboot {instance}") from error
 
         def described(seen: SourceState | None) -> str:
             if seen is None:
@@ -250,6 +246,7 @@ class Source:
             timeout_seconds=self.wait_seconds,
             report=report,
             poll=self.poll,
+            passing=passing,
         )
         self._unapplied = False
 

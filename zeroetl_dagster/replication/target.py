@@ -11,16 +11,15 @@ import fnmatch
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from zeroetl_dagster.connections.reconciled import Difference, NotAsDeclared
 from zeroetl_dagster.connections.waiting import Backoff, wait_for
-from zeroetl_dagster.replication.faults import ReplicationError, explain_fault, fault_code
+from zeroetl_dagster.replication.faults import ReplicationError, explain_fault, explaining, fault_code, passing
 
 _SERVERLESS = re.compile(r"arn:aws[a-z\-]*:redshift-serverless:[a-z0-9-]+:\d{12}:namespace/[0-9a-f-]{36}")
 _PROVISIONED = re.compile(r"arn:aws[a-z\-]*:redshift:[a-z0-9-]+:\d{12}:namespace:[0-9a-f-]{36}")
@@ -71,7 +70,7 @@ class TargetPolicy:
         """The policy as it is."""
         try:
             answer = self.redshift.get_resource_policy(ResourceArn=self.namespace_arn)
-        except ClientError as error:
+        except (ClientError, BotoCoreError) as error:
             if fault_code(error) in ("ResourceNotFound", "ResourcePolicyNotFound"):
                 return PolicyState({})
             raise explain_fault(error, f"read the {self.name}") from error
@@ -146,7 +145,7 @@ class TargetPolicy:
                 elif state.statements and not statements:
                     self.redshift.delete_resource_policy(ResourceArn=self.namespace_arn)
                 return len(state.statements), len(statements)
-            except ClientError as error:
+            except (ClientError, BotoCoreError) as error:
                 if fault_code(error) != "ConflictPolicyUpdate" or attempt == _ATTEMPTS:
                     raise explain_fault(error, f"write the {self.name}") from error
         raise AssertionError("unreachable")
@@ -289,7 +288,7 @@ class CaseSensitivity:
         """What is configured; None when there is no such workgroup or cluster."""
         try:
             return self._serverless() if self.workgroup else self._provisioned()
-        except ClientError as error:
+        except (ClientError, BotoCoreError) as error:
             if fault_code(error) in ("ResourceNotFound", "ClusterNotFound"):
                 return None
             raise explain_fault(error, f"describe {self.name}") from error
@@ -347,7 +346,7 @@ class CaseSensitivity:
         # A workgroup that is being changed, or whose namespace gets an integration, refuses other changes meanwhile.
         self._wait(lambda seen: seen.status == "AVAILABLE", report)
         # One kind of change in a request (botocore's model), and only what is declared: AWS adds parameters of its own.
-        with _explaining(f"update {self.name}"):
+        with explaining(f"update {self.name}"):
             self.clients("redshift-serverless").update_workgroup(
                 workgroupName=self.workgroup,
                 configParameters=[{"parameterKey": PARAMETER, "parameterValue": "true"}],
@@ -361,7 +360,7 @@ class CaseSensitivity:
         now = self.read()
         if self.reboot and now is not None and (now.apply_status != "in-sync" or self._unapplied):
             report(f"{self.name}: rebooting it so that its parameters take effect")
-            with _explaining(f"reboot {self.name}"):
+            with explaining(f"reboot {self.name}"):
                 self.clients("redshift").reboot_cluster(ClusterIdentifier=self.cluster)
             self._wait(lambda seen: seen.status == "available" and seen.apply_status == "in-sync", report)
             self._unapplied = False
@@ -377,7 +376,7 @@ class CaseSensitivity:
                 "--cluster-parameter-group-name …) and reboot the cluster.",
             )
             raise NotAsDeclared(self.name, [difference])
-        with _explaining(f"write {PARAMETER} into parameter group {state.group}"):
+        with explaining(f"write {PARAMETER} into parameter group {state.group}"):
             self.clients("redshift").modify_cluster_parameter_group(
                 ParameterGroupName=state.group,
                 Parameters=[{"ParameterName": PARAMETER, "ParameterValue": "true", "ApplyType": "static"}],
@@ -393,6 +392,7 @@ class CaseSensitivity:
             timeout_seconds=self.wait_seconds,
             report=report,
             poll=self.poll,
+            passing=passing,
         )
 
     def _serverless(self) -> CaseState:
@@ -418,14 +418,6 @@ class CaseSensitivity:
             encrypted=found.get("Encrypted", True),
             node_type=found.get("NodeType", ""),
         )
-
-
-@contextmanager
-def _explaining(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except ClientError as error:
-        raise explain_fault(error, doing) from error
 
 
 def _list(value: Any) -> list[str]:
