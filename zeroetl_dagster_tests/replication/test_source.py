@@ -347,6 +347,6 @@ def test_what_aws_refuses_is_explained() -> None:
         with pytest.raises(ReplicationError) as raised:
             Source(rds, AURORA_POSTGRESQL).read()
     assert str(raised.value) == (
-        "describe source cluster src: AccessDenied: User x may not rds:DescribeDBClusters To do: the credentials do "
+        "describe source cluster src: AccessDenied: User x may not rds:DescribeDBClusters. To do: the credentials do "
         "not allow this call; the message names the action to add to the role's policy."
     )

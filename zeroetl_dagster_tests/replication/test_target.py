@@ -197,7 +197,7 @@ def test_a_refused_policy_is_explained(bed: Bed) -> None:
     with Stubber(redshift) as stub:
         stub.add_client_error("get_resource_policy", "ResourceNotFoundFault")
         stub.add_client_error("put_resource_policy", "InvalidPolicyFault", "the policy is too long")
-        with pytest.raises(ReplicationError, match="InvalidPolicy: the policy is too long To do: Redshift refused"):
+        with pytest.raises(ReplicationError, match="InvalidPolicy: the policy is too long. To do: Redshift refused"):
             TargetPolicy(redshift, SERVERLESS, SOURCE).apply((), lambda _: None)
 
 

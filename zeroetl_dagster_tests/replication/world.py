@@ -185,6 +185,8 @@ class World:
             return self._states()
         if sql.startswith("SELECT * FROM sys_integration_activity"):
             return Rows(("checkpoint_name",), [])
+        if "svv_all_columns" in sql:
+            return self._columns()
         kept = [row for row in self.history if row.record_time > self.now - HISTORY_SECONDS]
         if "MIN(record_time)" in sql:
             oldest = min((self._time(row.record_time) for row in kept), default=None)
@@ -223,6 +225,11 @@ class World:
             padded = tuple(text.ljust(128) for text in texts)
             rows.append((*padded, self._time(table.last_updated), table.rows, 1))
         return Rows(columns, rows)
+
+    def _columns(self) -> Rows:
+        names = ("schema_name", "table_name", "column_name", "ordinal_position", "data_type", "is_nullable")
+        rows = [(*(part.ljust(128) for part in name), "id".ljust(128), 1, "integer", "NO") for name in self.tables]
+        return Rows(names, rows)
 
     def _activity(self, found: list[Row]) -> Rows:
         columns = (
