@@ -134,7 +134,12 @@ def _attributes(component: str) -> Any:
 
 def _normalised(rows: Sequence[Sequence[Any]]) -> list[Row]:
     """Sorted, numbers by value: 1.50 and 1.5 are equal, and so are an integer and a decimal of one value."""
-    return sorted((tuple(_value(value) for value in row) for row in rows), key=repr)
+    return sorted((tuple(_value(value) for value in row) for row in rows), key=_order)
+
+
+def _order(row: Row) -> tuple[Any, ...]:
+    """Numbers by size, nulls last, whatever else a column holds by its kind."""
+    return tuple((value is None, type(value).__name__, 0 if value is None else value) for value in row)
 
 
 def _value(value: Any) -> Any:
