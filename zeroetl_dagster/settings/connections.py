@@ -10,15 +10,22 @@ from pydantic import Field, model_validator
 from zeroetl_dagster.settings.base import Settings
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ENDPOINT = re.compile(r"[^:\s]+:\d{1,5}")
 
 
 class AssumeRole(Settings):
     """A role to assume, in this or another account. Credentials are renewed before they expire."""
 
-    role_arn: str = Field(pattern=r"^arn:aws[a-z\-]*:iam::\d{12}:role/.+$")
+    role_arn: str = Field(
+        pattern=r"^arn:aws[a-z\-]*:iam::\d{12}:role/.+$", examples=["arn:aws:iam::123456789012:role/zeroetl"]
+    )
     external_id: str | None = Field(None, min_length=2)
-    session_name: str = Field("zeroetl-dagster", pattern=r"^[\w+=,.@-]{2,64}$")
+    session_name: str = Field(
+        "zeroetl-dagster",
+        pattern=r"^[\w+=,.@-]{2,64}$",
+        description="2 to 64 letters, digits and +=,.@-_; it shows in CloudTrail",
+    )
 
 
 class AwsAccount(Settings):
@@ -42,12 +49,20 @@ class Identity(Settings):
         ways = [self.iam is not None, self.secret is not None, self.user is not None or self.password_env is not None]
         if sum(ways) != 1:
             raise ValueError(
-                "give exactly one of `iam: true`, `secret: namespace` (or an ARN), `user` with `password_env`"
+                f"it says {'nothing' if not any(ways) else 'several ways'}; give exactly one of `iam: true`, "
+                "`secret: namespace` (or an ARN), `user` with `password_env`"
             )
         if ways[2] and (self.user is None or self.password_env is None):
-            raise ValueError("`user` and `password_env` go together")
+            missing = "user" if self.user is None else "password_env"
+            raise ValueError(f"`user` and `password_env` go together; `{missing}` is missing")
+        # Not shown: who misunderstands these two may have written the password itself.
+        if self.password_env is not None and not _VARIABLE.fullmatch(self.password_env):
+            raise ValueError("`password_env` must be the name of an environment variable, like WATCH_PASSWORD")
         if self.secret is not None and self.secret != "namespace" and not self.secret.startswith("arn:"):
-            raise ValueError(f"secret is {self.secret!r}; allowed: `namespace`, or the ARN of a secret")
+            raise ValueError(
+                "`secret` is neither `namespace` nor the ARN of a secret; a password itself never stands here, but in "
+                "an environment variable: `user` with `password_env`"
+            )
         return self
 
 
@@ -68,20 +83,21 @@ class RedshiftConnection(Settings):
     @model_validator(mode="after")
     def _one_target(self) -> RedshiftConnection:
         if (self.workgroup is None) == (self.cluster is None):
-            raise ValueError("give exactly one of `workgroup` (Serverless) and `cluster` (provisioned)")
+            found = "neither" if self.workgroup is None else "both"
+            raise ValueError(f"give exactly one of `workgroup` (Serverless) and `cluster` (provisioned), not {found}")
         if self.endpoint is not None and not _ENDPOINT.fullmatch(self.endpoint):
-            raise ValueError(f"endpoint is {self.endpoint!r}; it must be host:port")
+            raise ValueError(f"`endpoint` is {self.endpoint!r}; it must be host:port, like localhost:5439")
         return self
 
 
 class AthenaConnection(Settings):
     """An Athena workgroup, and where its results go when the workgroup does not say."""
 
-    aws: str
+    aws: str = Field(description="name of an AWS account of this configuration")
     workgroup: str = Field("primary", min_length=1)
     catalog: str = Field("AwsDataCatalog", min_length=1)
     database: str = Field("default", min_length=1)
-    output_location: str | None = Field(None, pattern=r"^s3://.+")
+    output_location: str | None = Field(None, pattern=r"^s3://.+", examples=["s3://my-bucket/athena/"])
 
 
 class ConnectionsSettings(Settings):
@@ -97,11 +113,15 @@ class ConnectionsSettings(Settings):
         for kind in ("aws", "redshift", "athena"):
             for name, connection in getattr(self, kind).items():
                 if not _NAME.fullmatch(name):
-                    raise ValueError(f"{kind}.{name}: a name is a Dagster resource key: letters, digits and _ only")
+                    raise ValueError(
+                        f"`{kind}.{name}`: a name is a Dagster resource key: letters, digits and _ only, no digit first"
+                    )
                 if name in seen:
-                    raise ValueError(f"the name {name} stands under both {seen[name]} and {kind}; names are unique")
+                    raise ValueError(
+                        f"`{kind}.{name}`: `{seen[name]}` has that name; it is a Dagster resource key: rename one"
+                    )
                 seen[name] = kind
                 if kind != "aws" and connection.aws not in self.aws:
-                    known = ", ".join(self.aws) or "none is declared"
-                    raise ValueError(f"{kind}.{name}.aws is {connection.aws!r}; declared under `aws`: {known}")
+                    known = ", ".join(self.aws) or "none"
+                    raise ValueError(f"`{kind}.{name}.aws` is {connection.aws!r}; declared under `aws`: {known}")
         return self

@@ -7,7 +7,10 @@ Glue pricing (per DPU-hour), Redshift Serverless pricing (per RPU-hour, 60 s min
 
 from __future__ import annotations
 
+import math
 import os
+
+from zeroetl_dagster.settings.errors import SettingsError
 
 _EXPORT_USD_PER_GB = {"us-east-1": 0.010, "ap-northeast-1": 0.012}
 _RPU_HOUR_USD = {"us-east-1": 0.375, "eu-central-1": 0.451, "ap-northeast-1": 0.494}
@@ -17,7 +20,21 @@ ATHENA_MINIMUM_BYTES = 10 * 1024 * 1024
 
 
 def _price(name: str, default: float) -> float:
-    return float(os.environ.get(f"ZEROETL_PRICE_{name}", default))
+    """Raises `SettingsError` for an override that is no price."""
+    variable = f"ZEROETL_PRICE_{name}"
+    given = os.environ.get(variable)
+    if given is None:
+        return default
+    try:
+        price = float(given)
+    except ValueError:
+        price = math.nan
+    if not 0 <= price < math.inf:
+        raise SettingsError(
+            f"the environment variable {variable} is {given!r}; it must be a price in USD, 0 or more, like {default:g} "
+            "(or unset)"
+        )
+    return price
 
 
 def export_usd(gb: float, region: str) -> float:
