@@ -128,7 +128,7 @@ def test_it_survives_the_process_that_started_it_and_is_adopted(servers: Postgre
     assert not servers.running(CLUSTER) and not psutil.pid_exists(pid)
 
 
-@pytest.mark.parametrize("pid", [os.getpid(), 1, 2**22 + 1])
+@pytest.mark.parametrize("pid", [os.getpid(), 1, 2**22 + 1], ids=["ours", "init", "nobody"])
 def test_a_stale_pid_file_is_no_running_server_whoever_has_the_pid_now(servers: PostgresServers, pid: int) -> None:
     create(servers)
     servers.start(CLUSTER, logical=False)
