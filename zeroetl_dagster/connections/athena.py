@@ -37,6 +37,8 @@ class AthenaResult:
 class Athena:
     """One workgroup, as a named connection describes it."""
 
+    poll_seconds = 0.5  # between two looks at a query that runs
+
     def __init__(self, settings: AthenaConnection, aws: Aws, name: str = "athena") -> None:
         self.settings = settings
         self.aws = aws
@@ -103,6 +105,6 @@ class Athena:
                 catalog_name=self.settings.catalog,
                 region_name=self.aws.region,
                 session=self.aws.session(),
-                poll_interval=0.5,
+                poll_interval=self.poll_seconds,
                 kill_on_interrupt=True,
             )
