@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any
 
 from zeroetl_dagster.connections.aws import Aws, explained
 from zeroetl_dagster.connections.redshift import Rows
 from zeroetl_dagster.settings.connections import AthenaConnection
 
+_log = logging.getLogger(__name__)
 _CONNECTING = threading.Lock()  # a boto3 session makes one client at a time
 
 
@@ -50,7 +55,7 @@ class Athena:
     def query(
         self, sql: str, params: Sequence[Any] = (), *, database: str | None = None, reuse_minutes: int = 0
     ) -> AthenaResult:
-        """Run one statement and fetch its rows. Parameters are bound by Athena itself, written `?`.
+        """Run one statement and fetch its rows. Parameters are bound by Athena itself, written `?`; see `literal`.
 
         `reuse_minutes` > 0 lets Athena answer from a result of that age. Raises `AthenaError`.
         """
@@ -63,27 +68,27 @@ class Athena:
     def _run(self, sql: str, params: Sequence[Any], database: str, reuse_minutes: int, *, fetch: bool) -> AthenaResult:
         import pyathena
 
+        values = [literal(value) for value in params]
         cursor = self._connect(database).cursor()
         try:
             with explained(self.aws.name):
                 cursor.execute(
                     sql,
-                    [str(value) for value in params] or None,
+                    values or None,
                     paramstyle="qmark",
                     result_reuse_enable=reuse_minutes > 0,
                     result_reuse_minutes=reuse_minutes or 60,
                 )
+                columns = tuple(column[0] for column in cursor.description or ())
+                rows = [tuple(row) for row in cursor.fetchall()] if fetch and columns else []
         except pyathena.Error as error:
             where = f"Athena connection {self.name} (workgroup {self.settings.workgroup})"
             raise AthenaError(f"{where}: {error}", getattr(cursor, "query_id", None)) from None
         except Exception:
             raise
         except BaseException:
-            if getattr(cursor, "query_id", None):
-                cursor.cancel()
+            self._stop_quietly(cursor)
             raise
-        columns = tuple(column[0] for column in cursor.description or ())
-        rows = [tuple(row) for row in cursor.fetchall()] if fetch and columns else []
         return AthenaResult(
             Rows(columns, rows),
             str(cursor.query_id),
@@ -92,6 +97,14 @@ class Athena:
             int(cursor.query_queue_time_in_millis or 0),
             bool(cursor.reused_previous_result),
         )
+
+    def _stop_quietly(self, cursor: Any) -> None:
+        """Stop the query: what is to be raised is the interruption, whether or not this is answered."""
+        if getattr(cursor, "query_id", None):
+            try:
+                cursor.cancel()
+            except Exception as error:
+                _log.warning("Athena query %s could not be stopped: %s", cursor.query_id, error)
 
     def _connect(self, database: str) -> Any:
         import pyathena
@@ -106,5 +119,40 @@ class Athena:
                 region_name=self.aws.region,
                 session=self.aws.session(),
                 poll_interval=self.poll_seconds,
-                kill_on_interrupt=True,
+                kill_on_interrupt=False,  # `_run` stops it, whatever the interruption is
             )
+
+
+def literal(value: object) -> str:
+    """A value as Athena takes execution parameters: an SQL literal (Athena guide, "Use execution parameters").
+
+    Raises TypeError for what has none; a value never ends its literal.
+    """
+    match value:
+        case None:
+            return "NULL"
+        case bool():
+            return str(value).upper()
+        case int():
+            return str(value)
+        case float():
+            return f"DOUBLE '{_double(value)}'"
+        case Decimal() if value.is_finite():
+            return f"DECIMAL '{value:f}'"
+        case str():
+            return "'" + value.replace("'", "''") + "'"
+        case bytes():
+            return f"X'{value.hex()}'"
+        case datetime():
+            zone = " UTC" if value.tzinfo is not None else ""
+            moment = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo is not None else value
+            return f"TIMESTAMP '{moment.isoformat(sep=' ', timespec='milliseconds')}{zone}'"
+        case date():
+            return f"DATE '{value.isoformat()}'"
+    raise TypeError(f"{value!r} ({type(value).__name__}) cannot be a parameter of an Athena statement")
+
+
+def _double(value: float) -> str:
+    if math.isfinite(value):
+        return repr(value)
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

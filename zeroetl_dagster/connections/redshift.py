@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -24,6 +25,11 @@ IdentityName = Literal["admin", "watch", "marts"]
 _CREDENTIALS_SECONDS = 900
 _RENEW_BEFORE_SECONDS = 60
 _LOGIN_REFUSED = ("28000", "28P01")
+_PAUSED = ("paused", "pausing", "resuming")
+# Statements carry secrets in a few places: CREATE and ALTER USER, COPY and UNLOAD.
+_SECRET = re.compile(
+    r"(?i)\b(PASSWORD|CREDENTIALS|ACCESS_KEY_ID|SECRET_ACCESS_KEY|SESSION_TOKEN)(\s+(?:AS\s+)?)'(?:[^']|'')*'"
+)
 
 
 class RedshiftError(Exception):
@@ -88,8 +94,8 @@ class RedshiftSession:
         self._in_transaction = False
 
     def query(self, sql: str, params: Sequence[Any] = ()) -> Rows:
-        """Run a statement that returns rows. Parameters are bound, written `%s` (DB-API paramstyle `format`; a literal
-        per cent sign is written `%%` where parameters are given)."""
+        """Run a statement that returns rows. Parameters are bound, written `%s` (DB-API paramstyle `format`; where there
+        are some, the operator `%` is written `%%`, and a per cent sign in quotes as it is)."""
         cursor = self._run(sql, params)
         columns = tuple(_text(column[0]) for column in cursor.description or ())
         return Rows(columns, [tuple(row) for row in cursor.fetchall()] if columns else [])
@@ -154,8 +160,7 @@ class RedshiftSession:
     def _explained(self, error: Exception, sql: str) -> RedshiftError:
         found = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
         code, message = str(found.get("C", "")), str(found.get("M", error))
-        short = " ".join(sql.split())
-        short = short if len(short) <= 200 else short[:199] + "…"
+        short = _shown(sql)
         if code == "42501":
             return RedshiftDenied(
                 f"{self._where}: {message} (in: {short}). `zeroetl grants` prints the rights it needs"
@@ -176,6 +181,12 @@ class RedshiftSession:
             self.execute("ROLLBACK")
         except RedshiftError:
             pass  # the connection is gone, and the transaction with it; the first error is the one to see
+
+
+def _shown(sql: str) -> str:
+    """A statement as messages quote it: on one line, shortened, without the secrets in it."""
+    text = " ".join(_SECRET.sub(r"\1\2'***'", sql).split())
+    return text if len(text) <= 200 else text[:199] + "…"
 
 
 def _execute_plain(cursor: Any, sql: str) -> None:
@@ -217,9 +228,15 @@ class Redshift:
         if self.settings.endpoint is not None:
             host, _, port = self.settings.endpoint.rpartition(":")
             return host, int(port)
-        found = self._described().get("endpoint") or self._described().get("Endpoint")
+        described = self._described()
+        status = str(described.get("ClusterStatus", ""))
+        if status in _PAUSED:
+            raise RedshiftUnavailable(
+                f"{self._where()} is {status}: aws redshift resume-cluster --cluster-identifier {self.settings.cluster}"
+            )
+        found = described.get("endpoint") or described.get("Endpoint")
         if not found:
-            raise RedshiftUnavailable(f"{self._where()} has no endpoint yet (it is being created, or is paused)")
+            raise RedshiftUnavailable(f"{self._where()} has no endpoint yet: it is {status or described.get('status')}")
         return str(found.get("address") or found["Address"]), int(found.get("port") or found["Port"])
 
     def namespace_arn(self) -> str:

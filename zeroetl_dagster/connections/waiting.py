@@ -86,8 +86,16 @@ def wait_for(
         raise
     except BaseException:
         if cancel is not None:
-            cancel()
+            _cancel(cancel, report)
         raise
+
+
+def _cancel(cancel: Callable[[], None], report: Callable[[str], None]) -> None:
+    """What is raised afterwards is the interruption, whether or not this works."""
+    try:
+        cancel()
+    except Exception as error:
+        report(f"could not be cancelled: {error}")
 
 
 def _read(
