@@ -147,6 +147,12 @@ def read_integrations(session: Session, integration_id: str) -> list[Integration
     return [_integration(row) for row in _dicts(rows)]
 
 
+def read_integrations_into(session: Session, database: str) -> list[IntegrationRow]:
+    """The rows of SVV_INTEGRATION for one target database, whatever its integration."""
+    rows = session.query("SELECT * FROM svv_integration WHERE TRIM(target_database) = %s", (database,))
+    return [_integration(row) for row in _dicts(rows)]
+
+
 def read_table_states(session: Session, integration_id: str, database: str) -> dict[TableName, TableState]:
     """The state of every table of one target database."""
     rows = session.query(

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from zeroetl_dagster.connections.reconciled import Difference, NotAsDeclared
-from zeroetl_dagster.connections.redshift import RedshiftSqlError
+from zeroetl_dagster.connections.redshift import RedshiftSqlError, RedshiftUnavailable
 from zeroetl_dagster.connections.sql import identifier, integration_uuid, literal
 from zeroetl_dagster.connections.waiting import Backoff, WaitTimeout, wait_for
 from zeroetl_dagster.replication import activity
@@ -67,10 +67,14 @@ def _clause(options: OptionValues) -> str:
 
 @dataclass(frozen=True)
 class DatabaseState:
-    """What Redshift knows: the integration's rows in SVV_INTEGRATION, and whether a database of the name exists."""
+    """What Redshift knows: the integration's rows in SVV_INTEGRATION, and whether a database of the name exists.
+
+    `other` is the row of another integration that a database of the name was made from.
+    """
 
     rows: tuple[IntegrationRow, ...]
     exists: bool
+    other: IntegrationRow | None = None
 
     def of(self, database: str) -> IntegrationRow | None:
         """The row of the integration for one target database."""
@@ -119,7 +123,9 @@ class IntegrationDatabase:
         with self.sessions() as session:
             rows = activity.read_integrations(session, self.integration_id)
             found = session.query("SELECT datname FROM pg_database WHERE datname = %s", (self.database,))
-        return DatabaseState(tuple(rows), bool(found.rows))
+            named = activity.read_integrations_into(session, self.database) if found.rows else []
+        other = next((row for row in named if row.integration_id != self.integration_id), None)
+        return DatabaseState(tuple(rows), bool(found.rows), other)
 
     def diff(self, state: DatabaseState | None) -> list[Difference]:
         """What differs from the declaration, most fundamental first."""
@@ -181,16 +187,23 @@ class IntegrationDatabase:
                 return []
             found, remedy = row.source_database, self._replacement(self.database)
             return [Difference("source database", found, self.source_database, remedy)]
-        if state.exists:
-            found = f"a database of this name that was not made from integration {self.integration_id}"
-            remedy = f"Choose another `target.database`. {self._replacement(self.database)}"
-            return [Difference(self.name, found, "a database made from it", remedy)]
-        other = next((one for one in state.rows if not one.pending and self._same_source(one)), None)
-        if other is None:
+        sibling = next((one for one in state.rows if not one.pending and self._same_source(one)), None)
+        if sibling is not None:
+            found = f"{sibling.target_database}, made from the same integration"
+            remedy = f"To adopt it: `target.database: {sibling.target_database}`. "
+            remedy += self._replacement(sibling.target_database)
+            return [Difference(self.name, found, self.database, remedy)]
+        if not state.exists:
             return []
-        found = f"{other.target_database}, made from the same integration"
-        remedy = f"To adopt it: `target.database: {other.target_database}`. {self._replacement(other.target_database)}"
-        return [Difference(self.name, found, self.database, remedy)]
+        if state.other is not None:
+            found = (
+                f"a database made from another integration ({state.other.integration_id}, {state.other.state}): this "
+                "integration in an earlier life, or somebody else's"
+            )
+        else:
+            found = f"a database of this name that was not made from integration {self.integration_id}"
+        remedy = f"Choose another `target.database`. {self._replacement(self.database)}"
+        return [Difference(self.name, found, f"a database made from integration {self.integration_id}", remedy)]
 
     def _same_source(self, row: IntegrationRow) -> bool:
         return self.source_database is None or row.source_database in ("", self.source_database)
@@ -237,6 +250,7 @@ class IntegrationDatabase:
                 timeout_seconds=self.wait_seconds,
                 report=report,
                 poll=self.poll,
+                passing=_passing,
             )
         except WaitTimeout as error:
             raise ReplicationError(
@@ -255,4 +269,10 @@ class IntegrationDatabase:
             timeout_seconds=self.wait_seconds,
             report=report,
             poll=self.poll,
+            passing=_passing,
         )
+
+
+def _passing(error: Exception) -> str | None:
+    """A target cannot be queried at times while an integration is made (Aurora guide, "Creating integrations")."""
+    return str(error) if isinstance(error, RedshiftUnavailable) else None

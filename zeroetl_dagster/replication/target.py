@@ -133,6 +133,11 @@ class TargetPolicy:
             report(f"{self.name}: removed {before - after} statement(s); {after} stayed as they were")
         return before - after
 
+    def added(self) -> int:
+        """How many statements of the policy this project added for this source."""
+        ours = {statement["Sid"] for statement in self._own_statements()}
+        return sum(one.get("Sid") in ours for one in self.read().statements)
+
     def _change(self, change: Callable[[PolicyState], list[dict[str, Any]]]) -> tuple[int, int]:
         """Read, change and write the statements; returns how many there were and are. Again if somebody else wrote."""
         for attempt in range(1, _ATTEMPTS + 1):

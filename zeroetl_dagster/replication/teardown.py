@@ -40,6 +40,7 @@ def plan(
     if state is None:
         steps.append(Step(integration.name, "it does not exist"))
         steps.append(Step(f"database {database}", _unknown(database)))
+        steps.extend(_policy_steps(policy))
     elif not state.made_by(pipeline):
         why = f"it lacks the tags {TAG_MANAGED} and {TAG_PIPELINE}={pipeline}, so this project did not make it"
         steps.append(Step(f"integration {state.name}", why))
@@ -49,10 +50,7 @@ def plan(
         steps.append(
             Step(f"integration {state.name}", "this project made it", lambda report: integration.delete(state, report))
         )
-        if policy is not None:
-            steps.append(
-                Step("this source's statements in the resource policy", "only those this project added", policy.remove)
-            )
+        steps.extend(_policy_steps(policy))
     steps.append(Step("source parameters and case sensitivity", "others may rely on them"))
     return steps
 
@@ -63,6 +61,13 @@ def execute(steps: list[Step], report: Report, *, dry_run: bool) -> None:
         report(f"would {step}" if dry_run and step.act is not None else str(step))
         if step.act is not None and not dry_run:
             step.act(report)
+
+
+def _policy_steps(policy: TargetPolicy | None) -> list[Step]:
+    """Also after an integration that is gone: a teardown that was interrupted is finished by the next one."""
+    if policy is None or not policy.added():
+        return []
+    return [Step("this source's statements in the resource policy", "only those this project added", policy.remove)]
 
 
 def _database_step(sessions: SessionFactory, integration_id: str, database: str) -> Step:
