@@ -170,7 +170,7 @@ def console(region: str, path: str) -> dg.UrlMetadataValue:
     return dg.MetadataValue.url(f"https://{region}.console.aws.amazon.com/{service}home?region={region}#{fragment}")
 
 
-def integration_pages(region: str, integration_id: str) -> dict[str, dg.MetadataValue]:
+def integration_pages(region: str, integration_id: str) -> dict[str, dg.UrlMetadataValue]:
     """Where a person looks at an integration in the AWS console."""
     return {
         "zeroetl/console_integration": console(region, "rds/#zero-etl-integrations:"),

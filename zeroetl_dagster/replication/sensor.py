@@ -26,6 +26,7 @@ from zeroetl_dagster.replication.resources import (
     SYNCED_CHECK,
     Pipeline,
     column_schema,
+    integration_pages,
     plain,
     required_resources,
     table_key,
@@ -78,7 +79,7 @@ def build_activity_sensor(
             look = _look(context, settings, tables, limits, declared, cursor)
         except (ProbeUnavailable, AwsError, RedshiftUnavailable, RedshiftDenied) as error:
             return _only_refresh(context, refresh, f"nothing was asked or lost: {error}", context.cursor)
-        events = [_event(settings, event, look.columns) for event in look.advance.events]
+        events = [_event(settings, event, look) for event in look.advance.events]
         versions = {
             table_key(settings.name, event.table): event.move.version
             for event in look.advance.events
@@ -115,13 +116,14 @@ def limits_of(settings: IntegrationSettings) -> Limits:
 @dataclass(frozen=True)
 class _Look:
     """One tick's findings. `asked` says why SQL was asked, None when it was not; `refused` why it did not answer;
-    `columns` are of the tables whose ingestions were read in this tick."""
+    `columns` are of the tables whose ingestions were read in this tick, `pages` the integration's in the console."""
 
     advance: Advance
     probe: Probe
     asked: str | None
     refused: str | None
     columns: Mapping[TableName, Sequence[Column]]
+    pages: Mapping[str, dg.UrlMetadataValue]
 
     def summary(self, tables: Sequence[TableName]) -> str:
         """For the tick's page: what was seen."""
@@ -171,7 +173,9 @@ def _look(
             refused = str(error)
     reported = _reported(context.instance, settings, tables) if snapshot is not None else {}
     done = advance(cursor, found, snapshot, limits, now=now, tables=tables, declared=declared, reported=reported)
-    return _Look(done, found, asked, refused, snapshot.columns if snapshot is not None else {})
+    columns = snapshot.columns if snapshot is not None else {}
+    pages = integration_pages(pipeline.source_aws.region, done.cursor.integration_id)
+    return _Look(done, found, asked, refused, columns, pages)
 
 
 def _only_refresh(
@@ -223,13 +227,13 @@ def _reported(
 
 
 def _event(
-    settings: IntegrationSettings, event: Event, columns: Mapping[TableName, Sequence[Column]]
+    settings: IntegrationSettings, event: Event, look: _Look
 ) -> dg.AssetMaterialization | dg.AssetCheckEvaluation:
     key = table_key(settings.name, event.table)
     if isinstance(event, TableMoved):
-        metadata = _metadata(event.move)
-        if event.table in columns:
-            metadata["dagster/column_schema"] = column_schema(columns[event.table])
+        metadata = {**_metadata(event.move), **look.pages}
+        if event.table in look.columns:
+            metadata["dagster/column_schema"] = column_schema(look.columns[event.table])
         return dg.AssetMaterialization(key, metadata=metadata, tags={DATA_VERSION: event.move.version})
     return dg.AssetCheckEvaluation(
         asset_key=key,
