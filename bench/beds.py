@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+from unittest import mock
 
 if TYPE_CHECKING:
     from bench.watched import Watched
+    from zeroetl_dagster.local.landscape import EmbeddedSession
 
 TABLES = 1_000
 MARTS = 20
+TICKIT_SCALE = 0.1
 
 
 class Beds:
@@ -31,8 +35,11 @@ class Beds:
         self._undo.close()
 
     def folder(self, name: str) -> Path:
-        """A new empty folder."""
-        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._root))
+        """A new empty folder; PostgreSQL, which may run as another user, can pass through."""
+        made = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._root))
+        for folder in (made, made.parent):
+            folder.chmod(0o711)
+        return made
 
     @cached_property
     def _root(self) -> str:
@@ -47,3 +54,23 @@ class Beds:
         self._undo.callback(made.close)
         made.settle()
         return made
+
+    @cached_property
+    def tickit(self) -> EmbeddedSession:
+        """An embedded AWS with the sample landscape, TICKIT in it; the environment's variables lead to it."""
+        from zeroetl_dagster.local import landscape, supervisor
+        from zeroetl_dagster.local.folder import DataFolder
+
+        folder = DataFolder(self.folder("aws"))
+        found = supervisor.start_detached(folder, port=None, extra_env={"ZEROETL_METRICS_INTERVAL_SECONDS": "1"})
+        self._undo.callback(supervisor.stop, folder)
+        environment = supervisor.environment(folder, found.endpoint_url)
+        self._undo.enter_context(mock.patch.dict(os.environ, environment))
+        aws = landscape.session(folder, found.endpoint_url)
+        landscape.create(aws, say=_nobody)
+        landscape.load_tickit(aws, scale=TICKIT_SCALE, say=_nobody)
+        return aws
+
+
+def _nobody(line: str) -> None:
+    """Progress that is not shown."""

@@ -30,6 +30,7 @@ BENCHMARKS = (
     Benchmark("idle-tick", "sensor", "idle_tick", "a sensor tick with nothing moved among 1,000 tables: no SQL"),
     Benchmark("moved-tables", "sensor", "moved_tables", "a sensor tick with 500 moved tables, its events stored"),
     Benchmark("load", "loading", "load", "loading a code location with 1,000 replicated tables"),
+    Benchmark("freshness", "freshness", "freshness", "from a commit at the source to the refreshed marts"),
 )
 
 
