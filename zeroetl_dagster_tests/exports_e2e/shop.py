@@ -8,7 +8,8 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from zeroetl_dagster.exports import face
 from zeroetl_dagster.exports.assets import Pace, build_assets
 from zeroetl_dagster.exports.daily import asked_tables
 from zeroetl_dagster.exports.names import SourceTable
+from zeroetl_dagster.exports.sensor import build_sensor
 from zeroetl_dagster.local.aws.export_run import WRITING_AT_ONCE
 from zeroetl_dagster.local.folder import DataFolder
 from zeroetl_dagster.local.server import EmbeddedAws
@@ -187,15 +189,33 @@ class Shop:
             for _ in range(WRITING_AT_ONCE):
                 writing.release()
 
+    @contextmanager
+    def embedded_delay(self, seconds: float) -> Iterator[None]:
+        """Export tasks begun meanwhile stay STARTING for so long."""
+        world = self.embedded.world
+        held, world.delays = world.delays, replace(world.delays, creating_seconds=seconds)
+        try:
+            yield
+        finally:
+            world.delays = held
+
     def tasks(self, pipeline: str, rds: Any = None) -> list[dict[str, Any]]:
         """Export tasks of this pipeline, the oldest first."""
         found = (rds or self.rds).describe_export_tasks()["ExportTasks"]
         return [task for task in reversed(found) if task["ExportTaskIdentifier"].startswith(f"{pipeline}-")]
 
+    def ended(self, pipeline: Pipeline, status: str = "COMPLETE") -> None:
+        """Wait until the pipeline's newest task has this status."""
+        until(lambda: pipeline.tasks()[-1]["Status"], status)
+
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         return list(self.lake.query(sql).rows.rows)
 
     # ---- what is configured --------------------------------------------------------------------------------------
+
+    @property
+    def source(self) -> dict[str, Any]:
+        return {"cluster": CLUSTER, "engine": "aurora-postgresql", "database": "shop"}
 
     def settings(self, name: str, *, mode: str = "register", **more: Any) -> SnapshotExportSettings:
         catalogue: dict[str, Any] = {"mode": mode, "database": f"{name}_lake"}
@@ -205,7 +225,7 @@ class Shop:
             "name": name,
             "aws": "own",
             "athena": "lake",
-            "source": {"cluster": CLUSTER, "engine": "aurora-postgresql", "database": "shop"},
+            "source": self.source,
             "bucket": BUCKET,
             "prefix": f"exports/{name}",
             "kms_key": self.key_arn,
@@ -234,10 +254,17 @@ class Pipeline:
         self.resources = shop.resources(**resources)
         self.tables = list(tables) or asked_tables(settings) or []
         self.results: list[dg.ExecuteInProcessResult] = []
+        self.cursor: str | None = None
 
     @property
     def export(self) -> dg.AssetKey:
         return face.export_key(self.settings)
+
+    @property
+    def following(self) -> list[dg.AssetKey]:
+        """What comes after the export."""
+        tables = [face.table_key(self.settings, table) for table in self.tables]
+        return [face.catalogue_key(self.settings), *tables]
 
     def run(
         self, day: str | None = None, *, only: Sequence[dg.AssetKey] | None = None, **more: Any
@@ -252,13 +279,36 @@ class Pipeline:
             **more,
         )
 
-    def asked(self, request: Any) -> dg.ExecuteInProcessResult:
+    def tick(self) -> list[dg.RunRequest]:
+        """One tick of the completion sensor; returns what it asks for."""
+        keys = [face.table_key(self.settings, table) for table in self.tables]
+        sensor = build_sensor(self.settings, keys)
+        definitions = dg.Definitions(
+            assets=build_assets(self.settings, self.tables), sensors=[sensor], resources=self.resources
+        )
+        context = dg.build_sensor_context(
+            instance=self.instance, cursor=self.cursor, resources=self.resources, definitions=definitions
+        )
+        found = sensor.evaluate_tick(context)
+        self.cursor = found.cursor
+        return list(found.run_requests or [])
+
+    def asked(self, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
         """Execute what the sensor asked for."""
         return self.run(request.partition_key, only=request.asset_selection, tags=dict(request.tags))
 
+    def tasks(self, rds: Any = None) -> list[dict[str, Any]]:
+        """The export tasks of this pipeline, the oldest first."""
+        return self.shop.tasks(self.settings.name.replace("_", "-"), rds)
+
+
+def day(ago: int) -> str:
+    """The partition of so many days ago."""
+    return f"{datetime.now(UTC) - timedelta(days=ago):%Y-%m-%d}"
+
 
 def today() -> str:
-    return f"{datetime.now(UTC):%Y-%m-%d}"
+    return day(0)
 
 
 def describe_snapshot(rds: Any, name: str) -> Mapping[str, Any]:

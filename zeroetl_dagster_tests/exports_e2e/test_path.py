@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import dagster as dg
@@ -12,7 +12,7 @@ import pytest
 
 from zeroetl_dagster.exports import face
 from zeroetl_dagster.exports.names import SourceTable
-from zeroetl_dagster_tests.exports_e2e.shop import Pipeline, Shop, checks, failure, made, metadata, today
+from zeroetl_dagster_tests.exports_e2e.shop import Pipeline, Shop, checks, day, failure, made, metadata, today
 
 ALL = ["sales", "empty", "Order Lines", "cost$", "売上", "Twins", "twins", "odd", "skipped"]
 MODES = ["crawler", "register"]
@@ -120,10 +120,6 @@ def days(request: pytest.FixtureRequest, shop: Shop) -> Iterator[Pipeline]:
         shop.rds.delete_db_cluster_snapshot(DBClusterSnapshotIdentifier=name)
 
 
-def day(ago: int) -> str:
-    return f"{datetime.now(UTC) - timedelta(days=ago):%Y-%m-%d}"
-
-
 def test_one_table_has_every_day(days: Pipeline, shop: Shop) -> None:
     database = days.settings.catalogue.database
     counted = shop.query(f"SELECT snapshot_date, count(*) FROM {database}.public_visits_typed GROUP BY 1 ORDER BY 1")
@@ -148,17 +144,17 @@ def test_the_snapshot_is_of_its_own_day(days: Pipeline) -> None:
 
 
 def test_a_day_that_was_exported_is_found_and_not_exported_again(days: Pipeline, shop: Shop) -> None:
-    before = len(shop.tasks(days.settings.name.replace("_", "-")))
+    before = len(days.tasks())
     again = days.run(today())
     assert again.success and made(again) >= {f"{days.settings.name}/export", f"{days.settings.name}/public/visits"}
-    assert len(shop.tasks(days.settings.name.replace("_", "-"))) == before == 3
+    assert len(days.tasks()) == before == 3
 
 
 def test_another_export_of_the_day_only_by_name(days: Pipeline, shop: Shop) -> None:
     name = f"{days.settings.name}__export"
     anew = days.run(run_config={"ops": {name: {"config": {"new_export": True}}}})
     assert anew.success
-    assert len(shop.tasks(days.settings.name.replace("_", "-"))) == 4
+    assert len(days.tasks()) == 4
     told = metadata(anew, days.settings.name, "export")[face.TASK]
     rows = shop.query(f'SELECT "$path" FROM {days.settings.catalogue.database}.public_visits WHERE id = 3')
     assert told in rows[0][0]
