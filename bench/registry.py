@@ -31,6 +31,7 @@ BENCHMARKS = (
     Benchmark("moved-tables", "sensor", "moved_tables", "a sensor tick with 500 moved tables, its events stored"),
     Benchmark("load", "loading", "load", "loading a code location with 1,000 replicated tables"),
     Benchmark("freshness", "freshness", "freshness", "from a commit at the source to the refreshed marts"),
+    Benchmark("replica", "replica", "replica", "replication of the embedded AWS: seed, lag, kill -9"),
 )
 
 
