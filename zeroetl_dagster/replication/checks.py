@@ -4,7 +4,7 @@ as many as the source, failed tables, lag.
 The activity sensor reports the same `synced` result by itself whenever a state changes; running the check asks now.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
@@ -13,7 +13,7 @@ from dagster import AssetCheckExecutionContext
 
 from zeroetl_dagster.connections.sql import qualified
 from zeroetl_dagster.replication import row_counts
-from zeroetl_dagster.replication.activity import SYNCED, read_table_states
+from zeroetl_dagster.replication.activity import SYNCED, TableState, read_table_states
 from zeroetl_dagster.replication.faults import explain_table
 from zeroetl_dagster.replication.probe import probe
 from zeroetl_dagster.replication.resources import SYNCED_CHECK, Pipeline, required_resources, step_key, table_key
@@ -25,113 +25,100 @@ from zeroetl_dagster.settings.replication import IntegrationSettings, TableName
 def build_checks(settings: IntegrationSettings, tables: Sequence[TableName]) -> list[dg.AssetChecksDefinition]:
     """`synced`, `not_empty`, `row_count` on every table; `no_failed_tables`, `lag_within_bounds` on the integration."""
     checks = [_health(settings)]
-    if tables:
-        checks.append(_synced(settings, tables))
-        if settings.checks.synced_but_empty:
-            checks.append(_not_empty(settings, tables))
-        if settings.checks.row_counts and settings.checks.source_login.given:
-            checks.append(_row_count(settings, tables))
+    if not tables:
+        return checks
+    of_tables = partial(_of_tables, settings, tables)
+    checks.append(of_tables(SYNCED_CHECK, "The table is Synced in Redshift.", _synced, blocking=True))
+    if settings.checks.synced_but_empty:
+        checks.append(of_tables("not_empty", "A table said to have rows returns some.", _not_empty))
+    if settings.checks.row_counts and settings.checks.source_login.given:
+        checks.append(of_tables("row_count", "As many rows in Redshift as at the source.", _row_count))
     return checks
 
 
-def _synced(settings: IntegrationSettings, tables: Sequence[TableName]) -> dg.AssetChecksDefinition:
+Tables = Mapping[dg.AssetKey, TableName]
+
+
+def _of_tables(
+    settings: IntegrationSettings,
+    tables: Sequence[TableName],
+    name: str,
+    description: str,
+    evaluate: Callable[[Pipeline, Tables], Iterator[dg.AssetCheckResult]],
+    *,
+    blocking: bool = False,
+) -> dg.AssetChecksDefinition:
+    """One check on every table; a run evaluates those that were chosen, in one step."""
     by_key = {table_key(settings.name, table): table for table in tables}
 
     @dg.multi_asset_check(
-        name=f"{settings.name}_synced",
-        specs=[
-            dg.AssetCheckSpec(SYNCED_CHECK, asset=key, blocking=True, description="The table is Synced in Redshift.")
-            for key in by_key
-        ],
+        name=f"{settings.name}_{name}",
+        specs=[dg.AssetCheckSpec(name, asset=key, blocking=blocking, description=description) for key in by_key],
         can_subset=True,
         required_resource_keys=required_resources(settings),
     )
-    def synced(context: AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        pipeline = Pipeline.of(settings, context.resources)
-        with pipeline.redshift.session("watch") as session:
-            states = read_table_states(session, pipeline.integration_id(), settings.target.database)
-        for check in context.selected_asset_check_keys:
-            state = states.get(by_key[check.asset_key])
-            name, reason = (state.state, state.reason) if state is not None else ("Absent", "no such table in Redshift")
+    def check(context: AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        chosen = {check.asset_key: by_key[check.asset_key] for check in context.selected_asset_check_keys}
+        yield from evaluate(Pipeline.of(settings, context.resources), chosen)
+
+    return check
+
+
+def _states(pipeline: Pipeline) -> dict[TableName, TableState]:
+    with pipeline.redshift.session("watch") as session:
+        return read_table_states(session, pipeline.integration_id(), pipeline.settings.target.database)
+
+
+def _synced(pipeline: Pipeline, chosen: Tables) -> Iterator[dg.AssetCheckResult]:
+    states = _states(pipeline)
+    for key, table in chosen.items():
+        state = states.get(table)
+        name, reason = (state.state, state.reason) if state is not None else ("Absent", "no such table in Redshift")
+        yield dg.AssetCheckResult(
+            passed=name == SYNCED,
+            asset_key=key,
+            check_name=SYNCED_CHECK,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description="Synced" if name == SYNCED else explain_table(name, reason),
+            metadata={"zeroetl/state": name, "zeroetl/reason": reason},
+        )
+
+
+def _not_empty(pipeline: Pipeline, chosen: Tables) -> Iterator[dg.AssetCheckResult]:
+    states, settings = _states(pipeline), pipeline.settings
+    with pipeline.redshift.session("marts") as session:
+        for key, table in chosen.items():
+            state = states.get(table)
+            if state is None or state.state != SYNCED:
+                passed, said = True, f"not Synced, so not read; see the check `{SYNCED_CHECK}`"
+            else:
+                relation = qualified(settings.target.database, *table)
+                found = bool(session.query(f"SELECT 1 FROM {relation} LIMIT 1").rows)
+                passed = found or not state.rows
+                said = "has rows" if found else f"returns none; Redshift's own count is {state.rows or 0:,}"
             yield dg.AssetCheckResult(
-                passed=name == SYNCED,
-                asset_key=check.asset_key,
-                check_name=SYNCED_CHECK,
-                severity=dg.AssetCheckSeverity.ERROR,
-                description="Synced" if name == SYNCED else explain_table(name, reason),
-                metadata={"zeroetl/state": name, "zeroetl/reason": reason},
+                passed=passed,
+                asset_key=key,
+                check_name="not_empty",
+                description=said if passed else f"{said}. Copy it anew: job `{settings.name}_resync`",
             )
 
-    return synced
+
+def _row_count(pipeline: Pipeline, chosen: Tables) -> Iterator[dg.AssetCheckResult]:
+    try:
+        yield from _counted(pipeline, chosen)
+    except row_counts.SourceUnreachable as error:
+        for key in chosen:
+            yield dg.AssetCheckResult(
+                passed=False,
+                asset_key=key,
+                check_name="row_count",
+                severity=dg.AssetCheckSeverity.WARN,
+                description=f"not compared: {error}",
+            )
 
 
-def _not_empty(settings: IntegrationSettings, tables: Sequence[TableName]) -> dg.AssetChecksDefinition:
-    by_key = {table_key(settings.name, table): table for table in tables}
-
-    @dg.multi_asset_check(
-        name=f"{settings.name}_not_empty",
-        specs=[
-            dg.AssetCheckSpec("not_empty", asset=key, description="A table said to have rows returns some.")
-            for key in by_key
-        ],
-        can_subset=True,
-        required_resource_keys=required_resources(settings),
-    )
-    def not_empty(context: AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        pipeline, database = Pipeline.of(settings, context.resources), settings.target.database
-        with pipeline.redshift.session("watch") as watch, pipeline.redshift.session("marts") as session:
-            states = read_table_states(watch, pipeline.integration_id(), database)
-            for check in context.selected_asset_check_keys:
-                table = by_key[check.asset_key]
-                state = states.get(table)
-                if state is None or state.state != SYNCED:
-                    said = f"not Synced, so not read; see the check `{SYNCED_CHECK}`"
-                    passed = True
-                else:
-                    found = bool(session.query(f"SELECT 1 FROM {qualified(database, *table)} LIMIT 1").rows)
-                    passed = found or not state.rows
-                    said = "has rows" if found else f"returns none; Redshift's own count is {state.rows or 0:,}"
-                yield dg.AssetCheckResult(
-                    passed=passed,
-                    asset_key=check.asset_key,
-                    check_name="not_empty",
-                    description=said if passed else f"{said}. Copy it anew: job `{settings.name}_resync`",
-                )
-
-    return not_empty
-
-
-def _row_count(settings: IntegrationSettings, tables: Sequence[TableName]) -> dg.AssetChecksDefinition:
-    by_key = {table_key(settings.name, table): table for table in tables}
-
-    @dg.multi_asset_check(
-        name=f"{settings.name}_row_count",
-        specs=[
-            dg.AssetCheckSpec("row_count", asset=key, description="As many rows in Redshift as at the source.")
-            for key in by_key
-        ],
-        can_subset=True,
-        required_resource_keys=required_resources(settings),
-    )
-    def row_count(context: AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        pipeline = Pipeline.of(settings, context.resources)
-        chosen = {check.asset_key: by_key[check.asset_key] for check in context.selected_asset_check_keys}
-        try:
-            yield from _counted(pipeline, chosen)
-        except row_counts.SourceUnreachable as error:
-            for key in chosen:
-                yield dg.AssetCheckResult(
-                    passed=False,
-                    asset_key=key,
-                    check_name="row_count",
-                    severity=dg.AssetCheckSeverity.WARN,
-                    description=f"not compared: {error}",
-                )
-
-    return row_count
-
-
-def _counted(pipeline: Pipeline, chosen: Mapping[dg.AssetKey, TableName]) -> Iterator[dg.AssetCheckResult]:
+def _counted(pipeline: Pipeline, chosen: Tables) -> Iterator[dg.AssetCheckResult]:
     settings = pipeline.settings
     secrets = pipeline.source_aws.client("secretsmanager")
     reached = row_counts.connect(pipeline.rds, secrets, settings.source, settings.checks.source_login)
