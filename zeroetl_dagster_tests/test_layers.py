@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "zeroetl_dagster"
 
 # Modules of a floor-2 room that are its Dagster face; all others of the rooms are plain.
 FACES = {"resources", "assets", "sensor", "checks", "jobs", "schedules", "face", "partitions", "reconciliation"}
-FACES |= {"engines", "recorded", "refresh"}
+FACES |= {"engines", "recorded", "refresh", "reconcile_sensor"}
 PLAIN_ROOMS = {"settings", "connections", "replication", "exports", "marts"}
 ALLOWED = {
     "settings": {"settings"},

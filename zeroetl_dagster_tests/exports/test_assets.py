@@ -263,7 +263,7 @@ def test_names_of_any_kind_are_assets(run: Runner, rds: FakeRds, s3: FakeS3) -> 
     writes(rds, s3, {f"public.{name}": SALES for name in names})
     tables = [SourceTable("shop", "public", name) for name in names]
     result = run(settings_of(tables="all"), tables=tables)
-    assert result.success and {dg.AssetKey(["shop", "public", n]) for n in names} < made(result)
+    assert result.success and {face.table_key(settings_of(), table) for table in tables} < made(result)
 
 
 def test_with_all_tables_one_that_was_not_known_is_reported_too(
@@ -358,7 +358,7 @@ def test_the_definitions_load_and_serialise() -> None:
     resources = {"own": object(), "lake": object()}
     definitions = dg.Definitions(assets=assets, resources=resources)
     keys = set(definitions.resolve_asset_graph().get_all_asset_keys())
-    assert {dg.AssetKey(["shop", "public", t.name]) for t in tables} | {EXPORT, CATALOGUE} == keys
+    assert {face.table_key(settings_of(), table) for table in tables} | {EXPORT, CATALOGUE} == keys
     from dagster._core.remote_representation.external_data import RepositorySnap
 
     assert RepositorySnap.from_def(definitions.get_repository_def())

@@ -112,7 +112,7 @@ def test_listed_tables_are_their_own_state(tmp_path: Path) -> None:
 
 
 def test_a_connection_that_nobody_declares_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="no `Connections` component declares the AWS account 'own'"):
+    with pytest.raises(SettingsError, match="no `Connections` component declares 'own'"):
         SnapshotExport(settings_of(tables="all")).write_state_to_path(tmp_path / "state")
 
 
