@@ -94,8 +94,11 @@ class RedshiftSession:
         self._in_transaction = False
 
     def query(self, sql: str, params: Sequence[Any] = ()) -> Rows:
-        """Run a statement that returns rows. Parameters are bound, written `%s` (DB-API paramstyle `format`; where there
-        are some, the operator `%` is written `%%`, and a per cent sign in quotes as it is)."""
+        """Run a statement that returns rows.
+
+        Parameters are bound, written `%s` (DB-API paramstyle `format`). Where there are some, the operator `%` is
+        written `%%`; a per cent sign in quotes stays as it is.
+        """
         cursor = self._run(sql, params)
         columns = tuple(_text(column[0]) for column in cursor.description or ())
         return Rows(columns, [tuple(row) for row in cursor.fetchall()] if columns else [])

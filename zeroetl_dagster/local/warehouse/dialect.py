@@ -25,6 +25,11 @@ _ATTRIBUTES = re.compile(
     r"|(?:COMPOUND\s+|INTERLEAVED\s+)?SORTKEY\s*(?:\([^)]*\)|AUTO)|ENCODE\s+\w+)",
     re.IGNORECASE,
 )
+# `$1` where it is a placeholder; what is quoted or commented is matched first, and kept.
+_PLACEHOLDER = re.compile(
+    r"""("(?:[^"]|"")*"|'(?:[^'\\]|\\.|'')*'|--[^\n]*|/\*.*?\*/)|\$(\d+)""",
+    re.DOTALL,
+)
 
 
 class SqlError(Exception):
@@ -85,6 +90,11 @@ def translate(text: str, *, user: str, case_sensitive: bool) -> Statement:
 def names(text: str, case_sensitive: bool) -> tuple[str, ...]:
     """The parts of a dotted name, folded as Redshift folds them."""
     return tuple(_fold(part, case_sensitive) for part in re.findall(_IDENT, text))
+
+
+def placeholders(sql: str) -> int:
+    """The highest `$n` of a statement; 0 without any."""
+    return max((int(found[2]) for found in _PLACEHOLDER.finditer(sql) if found[2]), default=0)
 
 
 def quoted(*parts: str) -> str:
@@ -242,7 +252,7 @@ _SPECIAL = [
 
 def _general(text: str, user: str, case_sensitive: bool) -> Statement:
     try:
-        tree = sqlglot.parse_one(re.sub(r"\$(\d+)", r"__p\1__", text), read="redshift")
+        tree = sqlglot.parse_one(_PLACEHOLDER.sub(lambda m: m[1] or f"__p{m[2]}__", text), read="redshift")
     except (ParseError, TokenError) as error:
         raise SqlError("42601", f"syntax error: {str(error).splitlines()[0]}") from None
     if isinstance(tree, exp.Command):

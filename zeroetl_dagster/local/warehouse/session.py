@@ -73,13 +73,15 @@ class Session:
     def prepare(self, text: str) -> Statement:
         return dialect.translate(text, user=self.user.name, case_sensitive=self.case_sensitive)
 
-    def describe(self, statement: Statement) -> list[tuple[str, str]] | None:
-        """Column names and DuckDB types of what the statement will return."""
+    def describe(self, statement: Statement, samples: Sequence[Any] = ()) -> list[tuple[str, str]] | None:
+        """Column names and DuckDB types of what the statement will return; `samples` are values of its parameters'
+        types, as far as they are known."""
         if not statement.returns_rows:
             return None
         self._refresh_views()
-        count = max((int(n) for n in re.findall(r"\$(\d+)", statement.sql)), default=0)
-        rows = self._duck(f"DESCRIBE {self._own(statement.sql)}", [None] * count).fetchall()
+        count = dialect.placeholders(statement.sql)
+        given = [*samples[:count], *[None] * (count - len(samples))]
+        rows = self._duck(f"DESCRIBE {self._own(statement.sql)}", given).fetchall()
         return [(row[0], row[1]) for row in rows]
 
     def run(self, statement: Statement, params: Sequence[Any] = ()) -> Result:

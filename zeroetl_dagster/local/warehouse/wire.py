@@ -248,9 +248,11 @@ class Connection:
             prepared = self.prepared[name]
             self._send(b"t", struct.pack(f"!h{len(prepared.oids)}i", len(prepared.oids), *prepared.oids))
             statement, formats = prepared.statement, []
+            samples = [_SAMPLES.get(oid, "") for oid in prepared.oids]
         else:
-            statement, formats = self.portals[name].statement, self.portals[name].formats
-        columns = self.session.describe(statement) if statement is not None else None
+            portal = self.portals[name]
+            statement, formats, samples = portal.statement, portal.formats, portal.params
+        columns = self.session.describe(statement, samples) if statement is not None else None
         if columns is None:
             self._send(b"n", b"")
         else:
@@ -423,6 +425,12 @@ def _decode(data: bytes, oid: int, fmt: int) -> Any:
     if oid == 16:
         return text.lower() in ("t", "true", "1")
     return text
+
+# A value of each parameter type, for the types of a statement's columns before it is bound; text for all others.
+_SAMPLES: dict[int, Any] = {
+    16: False, 20: 0, 21: 0, 23: 0, 700: 0.0, 701: 0.0, 1082: dt.date(2000, 1, 1), 1114: _EPOCH, 1700: Decimal(0),
+    1184: _EPOCH.replace(tzinfo=dt.UTC),
+}  # fmt: skip
 
 
 def _timestamp_in(data: bytes) -> dt.datetime:
