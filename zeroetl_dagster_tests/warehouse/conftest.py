@@ -12,7 +12,8 @@ from zeroetl_dagster.local import supervisor
 from zeroetl_dagster.local.folder import DataFolder
 from zeroetl_dagster.local.integration import InboundIntegration
 from zeroetl_dagster.local.store import Store
-from zeroetl_dagster.local.stream.catalog import Catalog
+from zeroetl_dagster.local.stream.catalog import Catalog, TableRecord
+from zeroetl_dagster.local.stream.structure import Column, Structure
 from zeroetl_dagster.local.warehouse.storage import Warehouse
 
 NAMESPACE = "0f5b7a4e-0000-4000-8000-000000000001"
@@ -28,7 +29,7 @@ class Recorder:
     asked: list[tuple[str, Any]] = field(default_factory=list)
 
     def attach(self, namespace: Any, database: str, integration_id: str, source: str | None, options: Any) -> None:
-        Catalog(namespace.cursor(), database).create(integration_id, source, options)
+        Catalog(database).create(namespace.cursor(), integration_id, source or "", options)
         self.asked.append(("attach", (database, source, dict(options))))
 
     def detach(self, namespace_id: str, database: str) -> None:
@@ -39,6 +40,15 @@ class Recorder:
 
     def set_options(self, namespace_id: str, database: str, options: Any) -> None:
         self.asked.append(("set", dict(options)))
+
+
+def replicated(cursor: Any, database: str, name: str, state: str, reason: str = "", relid: int = 1) -> TableRecord:
+    """Note a table `public.<name>` as the replica does; its rows are the caller's to make."""
+    columns = (Column(1, "id", "int4", "pg_catalog", "b", -1), Column(2, "total", "numeric", "pg_catalog", "b", 524294))
+    structure = Structure(relid, "public", name, "r", "p", relid, (1,) if state != "Failed" else (), False, columns)
+    record = TableRecord(structure, state, reason)
+    Catalog(database).put_table(cursor, record)
+    return record
 
 
 class OneIntegration:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,9 @@ import pytest
 import redshift_connector
 
 from zeroetl_dagster.local.folder import DataFolder
-from zeroetl_dagster.local.stream.catalog import Catalog
+from zeroetl_dagster.local.stream.catalog import Catalog, TableActivity, checkpoint_name, now
 from zeroetl_dagster.local.warehouse.usage import Meter
-from zeroetl_dagster_tests.warehouse.conftest import INTEGRATION, NAMESPACE, Redshift
+from zeroetl_dagster_tests.warehouse.conftest import INTEGRATION, NAMESPACE, Redshift, replicated
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 FROM = f"FROM INTEGRATION '{INTEGRATION.integration_id}'"
@@ -34,11 +35,12 @@ def zetl(redshift: Redshift, sql: Sql) -> Any:
     sql(f'CREATE DATABASE zetl {FROM} DATABASE "shop" SET REFRESH_INTERVAL 60 TRUNCATECOLUMNS = TRUE')
     cursor = redshift.warehouse.namespace(NAMESPACE).cursor()
     cursor.execute('CREATE TABLE zetl.public."Orders" AS SELECT 1 AS id, 9.5::DECIMAL(8,2) AS total')
-    catalog = Catalog(cursor, "zetl")
-    catalog.table("public", "Orders", 1, "Synced")
-    catalog.table("public", "broken", 2, "Failed", "no primary key")
-    name = catalog.checkpoint("cdc", 3, 510, 762, None, 1, None)
-    catalog.moved(name, "public", "Orders", 1, 510, (2, 1, 0), 762)
+    replicated(cursor, "zetl", "Orders", "Synced", relid=1)
+    replicated(cursor, "zetl", "broken", "Failed", "no primary key", relid=2)
+    moved = [TableActivity("public", "Orders", 1, 2, 0, 1, 762)]
+    name, catalog = checkpoint_name(510, 762), Catalog("zetl")
+    catalog.log_activity(cursor, name, "cdc", moved, last_commit=now(), started=now())
+    catalog.log_tables(cursor, name, moved, 510)
     yield catalog
     sql("DROP DATABASE zetl")
 
@@ -122,7 +124,7 @@ def test_the_views_show_states_and_activity(sql: Sql, zetl: Catalog) -> None:
     )
     assert moved == [("Orders", 2, 1, 0)]
     assert sql("SELECT TRIM(checkpoint_name), modified_tables FROM sys_integration_activity") == [
-        ("checkpoints/checkpoint_3_3_3_510.json", 1)
+        ("checkpoints/checkpoint_0_510_0_762.json", 1)
     ]
 
 
@@ -214,11 +216,51 @@ except psycopg2.Error as error:
 """
 
 
+_CANCELLED = """
+import sys, threading, psycopg2
+connection = psycopg2.connect(host="127.0.0.1", port=sys.argv[1], user="admin", password="Secret1x", dbname="dev",
+                              sslmode="disable")
+ended = threading.Event()
+def cancel():
+    while not ended.wait(0.05):
+        connection.cancel()
+asking = threading.Thread(target=cancel)
+asking.start()
+try:
+    connection.cursor().execute(sys.argv[2])
+except psycopg2.Error as error:
+    print(error.pgcode, error)
+ended.set()
+asking.join()
+"""
+_ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 - 1 FROM n) SELECT COUNT(*) FROM n"
+
+
 def test_a_cancel_request_ends_the_statement(redshift: Redshift) -> None:
-    # in a process of its own: psycopg2 keeps Python's lock while it waits for the answer to its cancel request
-    dsn = f"host=127.0.0.1 port={redshift.port} user=admin password=Secret1x dbname=dev sslmode=disable"
-    done = subprocess.run([sys.executable, "-c", CANCELS], input=dsn, capture_output=True, text=True, timeout=60)
-    assert done.stdout.startswith("57014"), done.stdout + done.stderr
+    # In a process of its own: psycopg2 waits for the server's answer to a cancel while it holds the interpreter's lock,
+    # which the server would need to answer.
+    command = [sys.executable, "-c", _CANCELLED, str(redshift.port), _ENDLESS]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert found.stdout.strip() == "57014 Query (1) cancelled on user's request", found.stderr
+
+
+def test_stopping_ends_what_runs(tmp_path: Path) -> None:
+    own = Redshift(DataFolder(tmp_path))
+    cursor, running = own.connect().cursor(), threading.Event()
+
+    def run() -> None:
+        running.set()
+        with pytest.raises(redshift_connector.Error):
+            cursor.execute(_ENDLESS)
+
+    client = threading.Thread(target=run)
+    client.start()
+    running.wait()
+    own.warehouse.stop()
+    client.join()
+    again = Redshift(DataFolder(tmp_path))  # the files are free, and so is everything else
+    assert again.connect().cursor().execute("SELECT 1").fetchall() == ([1],)
+    again.warehouse.stop()
 
 
 def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:

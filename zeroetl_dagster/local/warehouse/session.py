@@ -23,7 +23,6 @@ _ERRORS = [
     (duckdb.ConversionException, "22018"),
     (duckdb.OutOfRangeException, "22003"),
     (duckdb.ConstraintException, "23505"),
-    (duckdb.InterruptException, "57014"),
 ]
 
 _TARGET = re.compile(
@@ -108,7 +107,7 @@ class Session:
         self.cursor.interrupt()
 
     def close(self) -> None:
-        if self.in_transaction:
+        if self.in_transaction and not self.failed:
             self.cursor.rollback()
         self.cursor.close()
 
@@ -380,6 +379,8 @@ class Session:
     def explained(self, error: duckdb.Error) -> SqlError:
         text = str(error).splitlines()[0]
         code = next((code for kind, code in _ERRORS if isinstance(error, kind)), "XX000")
+        if isinstance(error, duckdb.InterruptException):
+            return SqlError("57014", "Query (1) cancelled on user's request")
         if "onflict" in text and isinstance(error, duckdb.TransactionException):
             return SqlError("40001", f"1023 DETAIL: Serializable isolation violation: {text}")
         return SqlError(code, text)

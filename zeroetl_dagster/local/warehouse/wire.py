@@ -32,6 +32,8 @@ log = logging.getLogger("zeroetl.local.warehouse")
 _SSL, _GSS, _CANCEL, _V3 = 80877103, 80877104, 80877102, 196608
 _EPOCH = dt.datetime(2000, 1, 1)
 _PIDS = itertools.count(1073741824)
+_LOGIN_SECONDS = 60.0  # PostgreSQL's authentication_timeout
+_INTERRUPT_SECONDS = 0.05
 
 # DuckDB type -> (oid, size). What is not listed travels as varchar.
 _OIDS = {
@@ -57,34 +59,48 @@ class Listener:
         self.settings, self.paused = settings, False
         self.sessions: dict[tuple[int, int], Session] = {}
         self._socket = socket.create_server(("127.0.0.1", port))
-        self._open: set[socket.socket] = set()
-        threading.Thread(target=self._accept, name=f"redshift-{name}", daemon=True).start()
+        self._stopping = False
+        self._clients: dict[threading.Thread, socket.socket] = {}
+        self._acceptor = threading.Thread(target=self._accept, name=f"redshift-{name}", daemon=True)
+        self._acceptor.start()
 
     def stop(self) -> None:
+        """End every session and wait for it: what is closed after this has no statement running in it."""
+        self._stopping = True
+        with socket.create_connection(self._socket.getsockname()):  # closing alone does not end a waiting accept
+            self._acceptor.join()
         self._socket.close()
-        for connection in list(self._open):
+        for connection in list(self._clients.values()):
             _shut(connection)
+        for client in list(self._clients):
+            while client.is_alive():
+                # again and again: an interrupt between two statements is forgotten by the second
+                for session in list(self.sessions.values()):
+                    session.interrupt()
+                client.join(timeout=_INTERRUPT_SECONDS)
 
     def _accept(self) -> None:
         while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
+            connection, _ = self._socket.accept()
+            if self._stopping:
+                connection.close()
                 return
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._open.add(connection)
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            connection.settimeout(_LOGIN_SECONDS)
+            client = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+            self._clients[client] = connection
+            client.start()
 
     def _serve(self, connection: socket.socket) -> None:
         try:
             Connection(self, connection).serve()
-        except (ConnectionError, EOFError, OSError):
+        except (EOFError, OSError):
             log.debug("a client of %s went away", self.name)
         except Exception:
             log.exception("a session of %s failed", self.name)
         finally:
-            self._open.discard(connection)
             _shut(connection)
+            self._clients.pop(threading.current_thread(), None)
 
 
 @dataclass
@@ -131,6 +147,7 @@ class Connection:
             self._flush()
             return
         self.listener.sessions[self.key] = self.session
+        self.socket.settimeout(None)  # a session may be idle, and a client slow to read
         try:
             self._loop()
         finally:
@@ -425,6 +442,7 @@ def _decode(data: bytes, oid: int, fmt: int) -> Any:
     if oid == 16:
         return text.lower() in ("t", "true", "1")
     return text
+
 
 # A value of each parameter type, for the types of a statement's columns before it is bound; text for all others.
 _SAMPLES: dict[int, Any] = {
