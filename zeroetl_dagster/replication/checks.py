@@ -105,17 +105,25 @@ def _not_empty(pipeline: Pipeline, chosen: Tables) -> Iterator[dg.AssetCheckResu
 
 
 def _row_count(pipeline: Pipeline, chosen: Tables) -> Iterator[dg.AssetCheckResult]:
+    states = _states(pipeline)
+    readable = {key: table for key, table in chosen.items() if (one := states.get(table)) and one.state == SYNCED}
+    for key in chosen.keys() - readable.keys():
+        yield _not_compared(key, f"the table is not Synced; see the check `{SYNCED_CHECK}`")
     try:
-        yield from _counted(pipeline, chosen)
+        yield from _counted(pipeline, readable)
     except row_counts.SourceUnreachable as error:
-        for key in chosen:
-            yield dg.AssetCheckResult(
-                passed=False,
-                asset_key=key,
-                check_name="row_count",
-                severity=dg.AssetCheckSeverity.WARN,
-                description=f"not compared: {error}",
-            )
+        for key in readable:
+            yield _not_compared(key, str(error))
+
+
+def _not_compared(key: dg.AssetKey, why: str) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=False,
+        asset_key=key,
+        check_name="row_count",
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"not compared: {why}",
+    )
 
 
 def _counted(pipeline: Pipeline, chosen: Tables) -> Iterator[dg.AssetCheckResult]:
