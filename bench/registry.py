@@ -32,6 +32,7 @@ BENCHMARKS = (
     Benchmark("load", "loading", "load", "loading a code location with 1,000 replicated tables"),
     Benchmark("freshness", "freshness", "freshness", "from a commit at the source to the refreshed marts"),
     Benchmark("replica", "replica", "replica", "replication of the embedded AWS: seed, lag, kill -9"),
+    Benchmark("rpu-seconds", "cost", "rpu_seconds", "what watching a quiet source is billed on Redshift Serverless"),
 )
 
 

@@ -22,7 +22,7 @@ from zeroetl_dagster.components.zero_etl_integration import build_zero_etl_defin
 from zeroetl_dagster.connections.aws import Aws
 from zeroetl_dagster.connections.redshift import Redshift
 from zeroetl_dagster.replication import sensor as activity_sensor
-from zeroetl_dagster.settings.connections import RedshiftConnection
+from zeroetl_dagster.settings.connections import AwsAccount, RedshiftConnection
 from zeroetl_dagster.settings.marts import RedshiftMartsSettings
 from zeroetl_dagster.settings.replication import IntegrationSettings, TableName
 from zeroetl_dagster_tests.marts.fake_redshift import FakeSession
@@ -44,7 +44,7 @@ class ModelAws(Aws):
     """An account in which the model answers as RDS and CloudWatch."""
 
     def __init__(self, world: World) -> None:
-        super().__init__()
+        super().__init__(AwsAccount(region="ap-northeast-1"))
         self._world = world
 
     def client(self, service: str) -> Any:
@@ -142,6 +142,7 @@ class Watched:
         found = self.evaluate()
         for event in found.asset_events:
             self.instance.report_runless_asset_event(event)
+        assert found.cursor is not None, f"the sensor did not look: {found.skip_message}"
         self.cursor = found.cursor
         return found
 
