@@ -7,6 +7,7 @@ import dagster as dg
 from zeroetl_dagster.components.base import SettingsComponent
 from zeroetl_dagster.connections.resources import build
 from zeroetl_dagster.settings.connections import ConnectionsSettings
+from zeroetl_dagster.settings.errors import SettingsError
 
 _TEMPLATE = """\
 type: zeroetl_dagster.components.Connections
@@ -50,4 +51,13 @@ class Connections(SettingsComponent[ConnectionsSettings]):
     settings_model = ConnectionsSettings
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        return dg.Definitions(resources=dict(build(self.settings)))
+        """Raises `SettingsError` for a name that another `Connections` component of the project declares too."""
+        resources = build(self.settings)
+        for other in context.component_tree.get_all_components(Connections):
+            twice = sorted(set(resources) & set(build(other.settings))) if other is not self else []
+            if twice:
+                raise SettingsError(
+                    f"{self.where}: `{twice[0]}` is declared in {other.where} too; a name is a Dagster resource key: "
+                    "rename one"
+                )
+        return dg.Definitions(resources=dict(resources))

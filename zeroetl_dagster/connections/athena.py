@@ -11,11 +11,12 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
-from zeroetl_dagster.connections.aws import Aws, explained
+from zeroetl_dagster.connections.aws import Aws, AwsError, access_problem, explained
 from zeroetl_dagster.connections.redshift import Rows
 from zeroetl_dagster.settings.connections import AthenaConnection
 
 _log = logging.getLogger(__name__)
+_DECIMAL_DIGITS = 38
 _CONNECTING = threading.Lock()  # a boto3 session makes one client at a time
 
 
@@ -82,6 +83,8 @@ class Athena:
                 columns = tuple(column[0] for column in cursor.description or ())
                 rows = [tuple(row) for row in cursor.fetchall()] if fetch and columns else []
         except pyathena.Error as error:
+            if error.__cause__ is not None and (problem := access_problem(error.__cause__)):
+                raise AwsError(f"AWS connection {self.aws.name}: {problem}") from None
             where = f"Athena connection {self.name} (workgroup {self.settings.workgroup})"
             raise AthenaError(f"{where}: {error}", getattr(cursor, "query_id", None)) from None
         except Exception:
@@ -138,7 +141,7 @@ def literal(value: object) -> str:
         case float():
             return f"DOUBLE '{_double(value)}'"
         case Decimal() if value.is_finite():
-            return f"DECIMAL '{value:f}'"
+            return _decimal(value)
         case str():
             return "'" + value.replace("'", "''") + "'"
         case bytes():
@@ -150,6 +153,16 @@ def literal(value: object) -> str:
         case date():
             return f"DATE '{value.isoformat()}'"
     raise TypeError(f"{value!r} ({type(value).__name__}) cannot be a parameter of an Athena statement")
+
+
+def _decimal(value: Decimal) -> str:
+    """A cast to its own precision and scale, so that nothing is rounded. Raises TypeError beyond 38 digits."""
+    text = f"{value:f}"
+    whole, _, fraction = text.lstrip("-").partition(".")
+    precision = max(len(whole.lstrip("0")) + len(fraction), 1)
+    if precision > _DECIMAL_DIGITS:
+        raise TypeError(f"{value!r} has {precision} digits; Athena's decimals have {_DECIMAL_DIGITS}")
+    return f"CAST('{text}' AS DECIMAL({precision}, {len(fraction)}))"
 
 
 def _double(value: float) -> str:

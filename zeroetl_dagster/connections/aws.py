@@ -166,6 +166,13 @@ def credentials_problem(error: BaseException) -> str | None:
     return None
 
 
+def access_problem(error: BaseException) -> str | None:
+    """Why AWS could not be asked at all: credentials, or no way to it. None for what a service answered."""
+    from botocore.exceptions import ClientError
+
+    return credentials_problem(error) or (None if isinstance(error, ClientError) else momentary(error))
+
+
 @contextmanager
 def explained(name: str) -> Iterator[None]:
     """Turn botocore's errors about credentials, Region and way to AWS into `AwsError`s that say what to do; others
@@ -182,9 +189,7 @@ def explained(name: str) -> Iterator[None]:
     except exceptions.InvalidRegionError as error:
         raise AwsError(f"{where}: {error} A Region is written like eu-central-1") from None
     except (exceptions.ClientError, exceptions.BotoCoreError) as error:
-        problem = credentials_problem(error)
-        if problem is None and not isinstance(error, exceptions.ClientError):
-            problem = momentary(error)
+        problem = access_problem(error)
         if problem is None:
             raise
         raise AwsError(f"{where}: {problem}") from None
