@@ -39,6 +39,7 @@ attributes:
   kms_key: alias/shop-export
   export_role: arn:aws:iam::111122223333:role/shop-export   # assumed by export.rds.amazonaws.com
   tables: all                     # or a list of `schema.table` (MySQL: `table`); the price is the same
+  make_snapshot: never            # or `when_missing`: takes one for today's partition, deleted after its export
   catalogue:
     mode: register                # from the export's manifest, no DPU; or `crawler`
     database: shop_lake

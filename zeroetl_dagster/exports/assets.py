@@ -8,7 +8,7 @@ once; tables can be selected one by one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -35,7 +35,10 @@ Clock = Callable[[], datetime]
 _CONFIG = {
     "new_export": dg.Field(
         bool, default_value=False, description="Make another export of a day that has one (which is billed again)."
-    )
+    ),
+    "new_snapshot": dg.Field(
+        bool, default_value=False, description="Today only: take a snapshot now and make an export of that."
+    ),
 }
 
 
@@ -71,8 +74,7 @@ def build_export(settings: SnapshotExportSettings, pace: Pace) -> dg.AssetsDefin
     )
     def export(context) -> Iterator[Any]:  # type: ignore[no-untyped-def]  # Dagster takes no string annotation here
         if key in context.selected_asset_keys:
-            new_export = bool(context.op_execution_context.op_config["new_export"])
-            yield from _export(context, settings, pace, new_export=new_export)
+            yield from _export(context, settings, pace, context.op_execution_context.op_config)
 
     return export
 
@@ -103,7 +105,7 @@ def build_tables(settings: SnapshotExportSettings, tables: Sequence[SourceTable]
 
 
 def _export(
-    context: AssetExecutionContext, settings: SnapshotExportSettings, pace: Pace, *, new_export: bool
+    context: AssetExecutionContext, settings: SnapshotExportSettings, pace: Pace, asked: Mapping[str, bool]
 ) -> Iterator[Any]:
     key = face.export_key(settings)
     source, own = getattr(context.resources, settings.source_aws), getattr(context.resources, settings.aws)
@@ -114,7 +116,8 @@ def _export(
         day=day_of(context.partition_key),
         report=context.log.info,
         known=_reported_task(context, key),
-        nonce=_nonce(context) if new_export else None,
+        nonce=_nonce(context) if asked["new_export"] or asked["new_snapshot"] else None,
+        new_snapshot=asked["new_snapshot"],
         pace=pace.poll,
     )
     reporting = context.run.tags.get(face.REPORT_TAG)

@@ -13,7 +13,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from zeroetl_dagster.connections.waiting import Backoff
-from zeroetl_dagster.exports import crawler, export_task, manifest, snapshots, views
+from zeroetl_dagster.exports import crawler, export_task, manifest, own_snapshots, snapshots, views
 from zeroetl_dagster.exports.catalogue import (
     Calls,
     Catalogue,
@@ -106,8 +106,8 @@ def plan(settings: SnapshotExportSettings, day: date, nonce: str | None = None) 
 class ExportOfDay:
     """One partition's export, with the clients of the accounts it happens in.
 
-    `known` is the task last reported for the day, if any; `nonce` asks for a new export whatever there is. `pace` is
-    how often AWS is asked.
+    `known` is the task last reported for the day, if any; `nonce` asks for a new export whatever there is, and
+    `new_snapshot` for one of a snapshot that is taken now. `pace` is how often AWS is asked.
     """
 
     rds: Any
@@ -117,6 +117,7 @@ class ExportOfDay:
     report: Report
     known: str | None = None
     nonce: str | None = None
+    new_snapshot: bool = False
     pace: Backoff = export_task.POLL
 
     def run(self, now: datetime) -> Exported | Submitted | Queued | NoSnapshot:
@@ -130,7 +131,7 @@ class ExportOfDay:
         if task is not None and (task.status == "COMPLETE" or task.running):
             self.report(f"found the export of {self.day}: {export_task.progress(task)}")
         if task is None or task.status not in ("COMPLETE", "STARTING", "IN_PROGRESS"):
-            snapshot = self._snapshot(now)
+            snapshot = self._snapshot(wanted, now)
             if isinstance(snapshot, NoSnapshot):
                 return snapshot
             size = snapshot.size_gb
@@ -159,12 +160,29 @@ class ExportOfDay:
     def result(self, task: Task, size: float | None) -> Exported:
         """What a COMPLETE task left in S3, against what was asked."""
         listing = manifest.read(self.s3, self.settings.bucket, self.settings.prefix, task.identifier)
+        if not self.settings.keep_made_snapshots:
+            wanted = plan(self.settings, self.day)
+            own_snapshots.drop(self.rds, self.settings.source, wanted, task.source_arn, self.report)
         return Exported(task, written(listing, self.settings, task.warning), listing.root, size)
 
-    def _snapshot(self, now: datetime) -> snapshots.Snapshot | NoSnapshot:
+    def _snapshot(self, wanted: ExportPlan, now: datetime) -> snapshots.Snapshot | NoSnapshot:
         settings = self.settings
         zone = ZoneInfo(settings.time_zone)
-        return snapshots.find(self.rds, settings.source, self.day, zone=zone, kinds=settings.snapshot_types, now=now)
+        own = own_snapshots.OwnSnapshot(self.rds, settings.source, wanted, self.report, self.pace)
+        is_today = self.day == now.astimezone(zone).date()
+        if self.new_snapshot:
+            if not is_today:
+                raise export_task.ExportError(
+                    f"`new_snapshot` is for today's partition only: a snapshot taken now is not of {self.day}"
+                )
+            return own.make(timeout_seconds=settings.wait.timeout_seconds)
+        kinds = settings.snapshot_types
+        found = snapshots.find(self.rds, settings.source, self.day, zone=zone, kinds=kinds, now=now)
+        if isinstance(found, NoSnapshot) and is_today and settings.make_snapshot == "when_missing":
+            # One that is coming is waited for as ever, unless a run of this day began it.
+            if found.reason != "creating" or own.find() is not None:
+                return own.make(timeout_seconds=settings.wait.timeout_seconds)
+        return found
 
     def _begin(self, wanted: ExportPlan, source_arn: str) -> Task | Queued:
         if self.settings.wait.mode == "sensor":

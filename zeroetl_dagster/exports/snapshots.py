@@ -100,6 +100,20 @@ def list_snapshots(rds: Any, source: ExportSource, kinds: Iterable[str]) -> list
     return list(found.values())
 
 
+def read(rds: Any, source: ExportSource, identifier: str) -> Snapshot | None:
+    """The manual snapshot of this name, whatever its status."""
+    try:
+        if source.is_cluster:
+            found = rds.describe_db_cluster_snapshots(DBClusterSnapshotIdentifier=identifier)["DBClusterSnapshots"]
+            return _cluster_snapshot(found[0]) if found else None
+        found = rds.describe_db_snapshots(DBSnapshotIdentifier=identifier)["DBSnapshots"]
+        return _instance_snapshot(found[0]) if found else None
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("DBClusterSnapshotNotFoundFault", "DBSnapshotNotFound"):
+            return None
+        raise
+
+
 def choose(snapshots: Iterable[Snapshot], day: date, zone: tzinfo) -> Snapshot | None:
     """The newest available snapshot whose date in `zone` is `day`."""
     of_day = [s for s in snapshots if s.available and s.taken_at and s.taken_at.astimezone(zone).date() == day]

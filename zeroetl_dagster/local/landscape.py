@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import boto3
@@ -130,15 +129,6 @@ def create_lake(aws: boto3.Session) -> None:
     athena = aws.client("athena")
     if ATHENA_WORKGROUP not in {group["Name"] for group in athena.list_work_groups()["WorkGroups"]}:
         athena.create_work_group(Name=ATHENA_WORKGROUP, Configuration=configuration)
-
-
-def take_snapshot(aws: boto3.Session) -> str:
-    """Take a manual snapshot of the source as it is now and wait for it; returns its identifier."""
-    rds = aws.client("rds")
-    name = f"{CLUSTER}-{datetime.now(UTC):%Y-%m-%d-%H-%M-%S}"
-    rds.create_db_cluster_snapshot(DBClusterSnapshotIdentifier=name, DBClusterIdentifier=CLUSTER)
-    rds.get_waiter("db_cluster_snapshot_available").wait(DBClusterSnapshotIdentifier=name, WaiterConfig=_WAIT)
-    return name
 
 
 def load_tickit(aws: boto3.Session, *, scale: float, say: Callable[[str], None]) -> None:

@@ -179,7 +179,11 @@ class Reconciliation(Settings):
 
 
 class SnapshotExportSettings(Settings):
-    """One snapshot export. Raises (through `settings.errors.parse`) one message that names the YAML path."""
+    """One snapshot export. Raises (through `settings.errors.parse`) one message that names the YAML path.
+
+    `make_snapshot: when_missing` takes one for today's partition when it has none; what was made for an export is
+    deleted after it, unless `keep_made_snapshots`.
+    """
 
     name: str
     aws: str
@@ -191,6 +195,8 @@ class SnapshotExportSettings(Settings):
     export_role: str
     tables: Literal["all"] | tuple[str, ...] = "all"
     snapshot_types: tuple[SnapshotType, ...] = Field(default=("automated", "manual"), min_length=1)
+    make_snapshot: Literal["never", "when_missing"] = "never"
+    keep_made_snapshots: bool = False
     catalogue: CatalogueSettings
     retention_days: int | None = Field(default=None, ge=1)
     schedule: ExportSchedule | None = ExportSchedule()

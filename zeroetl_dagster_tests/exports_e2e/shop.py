@@ -199,6 +199,17 @@ class Shop:
         finally:
             world.delays = held
 
+    def export(self, source_arn: str, identifier: str) -> None:
+        """Somebody else's export task."""
+        self.rds.start_export_task(
+            ExportTaskIdentifier=identifier,
+            SourceArn=source_arn,
+            S3BucketName=BUCKET,
+            S3Prefix="others",
+            IamRoleArn=EXPORT_ROLE,
+            KmsKeyId=self.key_arn,
+        )
+
     def tasks(self, pipeline: str, rds: Any = None) -> list[dict[str, Any]]:
         """Export tasks of this pipeline, the oldest first."""
         found = (rds or self.rds).describe_export_tasks()["ExportTasks"]

@@ -14,8 +14,7 @@ import pytest
 from zeroetl_dagster.exports import face
 from zeroetl_dagster_tests.exports_e2e.shop import (
     ACCOUNT,
-    BUCKET,
-    EXPORT_ROLE,
+    REGION,
     Pipeline,
     Shop,
     checks,
@@ -102,14 +101,7 @@ def test_no_room_queues_and_the_sensor_starts_it_when_there_is(shop: Shop, snaps
         )
     with shop.busy():
         for name in copies:
-            shop.rds.start_export_task(
-                ExportTaskIdentifier=f"others-{name}",
-                SourceArn=f"arn:aws:rds:ap-northeast-1:{ACCOUNT}:cluster-snapshot:{name}",
-                S3BucketName=BUCKET,
-                S3Prefix="others",
-                IamRoleArn=EXPORT_ROLE,
-                KmsKeyId=shop.key_arn,
-            )
+            shop.export(f"arn:aws:rds:{REGION}:{ACCOUNT}:cluster-snapshot:{name}", f"others-{name}")
         queued = pipeline.run()
         assert queued.success and pipeline.tasks() == [] and pipeline.tick() == []
     until(lambda: {task["Status"] for task in shop.tasks("others")}, {"COMPLETE"})
