@@ -13,6 +13,7 @@ from zeroetl_dagster.local.folder import DataFolder
 from zeroetl_dagster.local.integration import InboundIntegration
 from zeroetl_dagster.local.store import Store
 from zeroetl_dagster.local.stream.catalog import Catalog, TableRecord
+from zeroetl_dagster.local.stream.replicator import check_options
 from zeroetl_dagster.local.stream.structure import Column, Structure
 from zeroetl_dagster.local.warehouse.storage import Warehouse
 
@@ -29,6 +30,7 @@ class Recorder:
     asked: list[tuple[str, Any]] = field(default_factory=list)
 
     def attach(self, namespace: Any, database: str, integration_id: str, source: str | None, options: Any) -> None:
+        check_options(options)
         Catalog(database).create(namespace.cursor(), integration_id, source or "", options)
         self.asked.append(("attach", (database, source, dict(options))))
 
@@ -39,6 +41,7 @@ class Recorder:
         self.asked.append(("refresh", scope))
 
     def set_options(self, namespace_id: str, database: str, options: Any) -> None:
+        check_options(options)
         self.asked.append(("set", dict(options)))
 
 

@@ -141,6 +141,17 @@ def test_alter_database_reaches_the_replicator(redshift: Redshift, sql: Sql, zet
     assert redshift.replicator.asked[-1] == ("set", {"acceptinvchars": True, "refresh_interval": 120})
 
 
+def test_an_option_that_is_refused_is_an_error_of_the_statement_and_not_kept(
+    redshift: Redshift, sql: Sql, zetl: Catalog
+) -> None:
+    kept = redshift.warehouse.namespace(NAMESPACE).find("zetl")["options"]
+    code, message = refused(sql, "ALTER DATABASE zetl INTEGRATION SET HISTORY_MODE = TRUE")
+    assert (code, "HISTORY_MODE = TRUE is not implemented" in message) == ("22023", True)
+    assert redshift.warehouse.namespace(NAMESPACE).find("zetl")["options"] == kept
+    assert refused(sql, f'CREATE DATABASE d {FROM} DATABASE "shop" SET REFRESH_INTERVAL 500000')[0] == "22023"
+    assert sql("SELECT 1 FROM pg_database WHERE datname = 'd'") == []
+
+
 def test_an_integrations_database_is_read_only(redshift: Redshift, sql: Sql, zetl: Catalog) -> None:
     code, message = refused(sql, "CREATE TABLE zetl.public.mine (a INT)")
     assert (code, "read-only" in message) == ("25006", True)

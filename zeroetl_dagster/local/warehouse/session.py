@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,7 +186,8 @@ class Session:
         more = {"integration_id": integration_id, "engine": found.engine, "source_database": source}
         self.namespace.create_database(name, owner=self.user.name, options=options, **more)
         try:
-            self.warehouse.replicator.attach(self.namespace, name, integration_id, source, options)
+            with _refusing():
+                self.warehouse.replicator.attach(self.namespace, name, integration_id, source, options)
         except Exception:
             self.namespace.drop_database(name)
             raise
@@ -211,9 +213,10 @@ class Session:
         self._require_owner(doc)
         replicator, where = self.warehouse.replicator, (self.namespace.namespace_id, doc["name"])
         if statement.args["action"] == "set":
+            with _refusing():
+                replicator.set_options(*where, statement.args["options"])
             doc["options"] = {**doc.get("options", {}), **statement.args["options"]}
             self.namespace.store.put("warehouse.database", "/".join(where), doc)
-            replicator.set_options(*where, statement.args["options"])
         else:
             from zeroetl_dagster.local.stream.replicator import Refresh
 
@@ -384,6 +387,15 @@ class Session:
         if "onflict" in text and isinstance(error, duckdb.TransactionException):
             return SqlError("40001", f"1023 DETAIL: Serializable isolation violation: {text}")
         return SqlError(code, text)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """What the replicator does not take (`stream.replicator.OptionError` and its like) is an error of the statement."""
+    try:
+        yield
+    except ValueError as error:
+        raise SqlError("22023", str(error)) from None
 
 
 class _Block:
