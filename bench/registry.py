@@ -33,6 +33,7 @@ BENCHMARKS = (
     Benchmark("freshness", "freshness", "freshness", "from a commit at the source to the refreshed marts"),
     Benchmark("replica", "replica", "replica", "replication of the embedded AWS: seed, lag, kill -9"),
     Benchmark("rpu-seconds", "cost", "rpu_seconds", "what watching a quiet source is billed on Redshift Serverless"),
+    Benchmark("exports", "exports", "exports", "snapshot exports of the embedded AWS: time and memory"),
 )
 
 
