@@ -56,8 +56,8 @@ class Beds:
         return made
 
     @cached_property
-    def tickit(self) -> EmbeddedSession:
-        """An embedded AWS with the sample landscape, TICKIT in it; the environment's variables lead to it."""
+    def aws(self) -> EmbeddedSession:
+        """An embedded AWS of this run's own; the environment's variables lead to it."""
         from zeroetl_dagster.local import landscape, supervisor
         from zeroetl_dagster.local.folder import DataFolder
 
@@ -66,10 +66,16 @@ class Beds:
         self._undo.callback(supervisor.stop, folder)
         environment = supervisor.environment(folder, found.endpoint_url)
         self._undo.enter_context(mock.patch.dict(os.environ, environment))
-        aws = landscape.session(folder, found.endpoint_url)
-        landscape.create(aws, say=_nobody)
-        landscape.load_tickit(aws, scale=TICKIT_SCALE, say=_nobody)
-        return aws
+        return landscape.session(folder, found.endpoint_url)
+
+    @cached_property
+    def tickit(self) -> EmbeddedSession:
+        """The same with the sample landscape, TICKIT in it."""
+        from zeroetl_dagster.local import landscape
+
+        landscape.create(self.aws, say=_nobody)
+        landscape.load_tickit(self.aws, scale=TICKIT_SCALE, say=_nobody)
+        return self.aws
 
 
 def _nobody(line: str) -> None:

@@ -34,6 +34,7 @@ BENCHMARKS = (
     Benchmark("replica", "replica", "replica", "replication of the embedded AWS: seed, lag, kill -9"),
     Benchmark("rpu-seconds", "cost", "rpu_seconds", "what watching a quiet source is billed on Redshift Serverless"),
     Benchmark("exports", "exports", "exports", "snapshot exports of the embedded AWS: time and memory"),
+    Benchmark("catalogue", "catalogue", "register", "registering 1,000 tables x 30 days of exports in Glue"),
 )
 
 
