@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 
 from zeroetl_dagster.replication.activity import SYNCED, TRANSITIONAL_STATES, Snapshot, TableActivity, TableState
 from zeroetl_dagster.replication.cursor import Cursor, Health, Move, Window
+from zeroetl_dagster.replication.faults import ABSENT
 from zeroetl_dagster.replication.probe import Probe
 from zeroetl_dagster.replication.signals import Limits, account, base, metrics_silent, start, why_sql
 from zeroetl_dagster.replication.versions import (
@@ -32,7 +33,6 @@ from zeroetl_dagster.replication.versions import (
 )
 from zeroetl_dagster.settings.replication import TableName
 
-ABSENT = "Absent"
 # States in which a table without any retained history still holds data that was replicated.
 _HOLDS_DATA = frozenset({SYNCED, "DroppedSource"})
 _GONE = frozenset({"Deleted", "ResyncDeleted"})
@@ -329,7 +329,7 @@ class _Tick:
                 elif passed is not True:
                     self.health[table] = Health(SYNCED)
                 continue
-            found = Health(ABSENT, _ABSENT) if state is None else Health(state.state, state.reason)
+            found = Health(ABSENT) if state is None else Health(state.state, state.reason)
             different = known is None or (known.state, known.reason) != (found.state, found.reason)
             if different or passed is not False:
                 self.health[table] = found
@@ -368,12 +368,6 @@ class _Tick:
         for table in tables:
             health = self.health.pop(table)
             self.events.append(TableHealth(table, health.state, health.reason))
-
-
-_ABSENT = (
-    "SVV_INTEGRATION_TABLE_STATE has no such table: the data filter leaves it out, it is a view or a partitioned "
-    "parent, or it does not exist at the source"
-)
 
 
 def _by_table(rows: Iterable[TableActivity]) -> dict[TableName, list[TableActivity]]:

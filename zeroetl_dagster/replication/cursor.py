@@ -69,6 +69,7 @@ class Signals:
 
     applied: float | None = None
     failed: float | None = None
+    replicated: float | None = None
     status: str = ""
     errors: str = ""
     # Minutes (epoch seconds of CloudWatch's own clock) with bytes transferred, as far as the probe looks back.

@@ -105,16 +105,26 @@ _REASONS: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 
 
+# A table that is declared and that SVV_INTEGRATION_TABLE_STATE does not list.
+ABSENT = "Absent"
+_ABSENT = (
+    "SVV_INTEGRATION_TABLE_STATE has no such table: `data_filter` leaves it out, it is a view or a partitioned parent, "
+    "or it was dropped or renamed at the source. Correct `tables` or `data_filter`"
+)
+
+
 def explain_status(status: str, errors: Iterable[tuple[str, str]] = ()) -> str:
     """One line for a person: what a status means, the errors AWS gave, what to do."""
     meaning = STATUSES.get(status, Meaning("a status this project does not know"))
-    told = "".join(f" AWS says: {message or code}." for code, message in errors)
+    told = "".join(f" AWS says: {(message or code).rstrip('.')}." for code, message in errors)
     remedy = f" To do: {meaning.remedy}." if meaning.remedy else ""
     return f"{status}: {meaning.says}.{told}{remedy}"
 
 
 def explain_table(state: str, reason: str) -> str:
-    """One line for a person: why a table is not Synced, and what mends it."""
+    """One line for a person: why a table is not Synced, and what mends it. `Absent` is this project's own state."""
+    if state == ABSENT:
+        return f"{state}: {reason or _ABSENT}"
     remedy = next((text for pattern, text in _REASONS if pattern.search(reason)), "")
     if not remedy and state in ("Failed", "ResyncRequired"):
         remedy = "see SYS_LOAD_ERROR_DETAIL, mend the cause, then resync the table"

@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import dagster as dg
+from botocore.exceptions import BotoCoreError, ClientError
 from dagster import AssetKey
 
-from zeroetl_dagster.connections.aws import AwsError
+from zeroetl_dagster.connections.aws import AwsError, momentary
 from zeroetl_dagster.connections.redshift import RedshiftDenied, RedshiftUnavailable
 from zeroetl_dagster.replication.activity import Column
 from zeroetl_dagster.replication.changes import Advance, Event, Reported, TableMoved, advance
@@ -78,24 +79,14 @@ def build_activity_sensor(
         try:
             look = _look(context, settings, tables, limits, declared, cursor)
         except (ProbeUnavailable, AwsError, RedshiftUnavailable, RedshiftDenied) as error:
-            return _only_refresh(context, refresh, f"nothing was asked or lost: {error}", context.cursor)
+            return _answer(context, refresh, f"nothing was asked or lost: {error}", context.cursor)
         events = [_event(settings, event, look) for event in look.advance.events]
         versions = {
             table_key(settings.name, event.table): event.move.version
             for event in look.advance.events
             if isinstance(event, TableMoved)
         }
-        if not events:
-            return _only_refresh(context, refresh, look.summary(tables), look.advance.cursor.encode())
-        plan = refresh(context, versions) if refresh is not None else None
-        for note in (*look.advance.notes, *(plan.notes if plan else ())):
-            context.log.info(note)
-        context.log.info(look.summary(tables))
-        return dg.SensorResult(
-            asset_events=[*events, *(plan.asset_events if plan else ())],
-            run_requests=list(plan.run_requests) if plan else [],
-            cursor=look.advance.cursor.encode(),
-        )
+        return _answer(context, refresh, look.summary(tables), look.advance.cursor.encode(), events, versions)
 
     return activity
 
@@ -171,6 +162,10 @@ def _look(
                 )
         except (RedshiftUnavailable, RedshiftDenied) as error:
             refused = str(error)
+        except (ClientError, BotoCoreError) as error:  # from describing the warehouse, or fetching a login
+            refused = momentary(error)
+            if refused is None:
+                raise
     reported = _reported(context.instance, settings, tables) if snapshot is not None else {}
     done = advance(cursor, found, snapshot, limits, now=now, tables=tables, declared=declared, reported=reported)
     columns = snapshot.columns if snapshot is not None else {}
@@ -178,18 +173,30 @@ def _look(
     return _Look(done, found, asked, refused, columns, pages)
 
 
-def _only_refresh(
-    context: dg.SensorEvaluationContext, refresh: Refresh | None, seen: str, cursor: str | None
+def _answer(
+    context: dg.SensorEvaluationContext,
+    refresh: Refresh | None,
+    seen: str,
+    cursor: str | None,
+    events: Sequence[dg.AssetMaterialization | dg.AssetCheckEvaluation] = (),
+    versions: Mapping[AssetKey, str] | None = None,
 ) -> dg.SensorResult:
-    """No event of ours; marts may be due all the same (missing, changed, their waiting over)."""
-    plan = refresh(context, {}) if refresh is not None else None
-    if plan is None or not (plan.run_requests or plan.asset_events):
-        notes = "; ".join([seen, *(plan.notes if plan else ())])
-        return dg.SensorResult(skip_reason=notes, cursor=cursor)
-    context.log.info(seen)
-    for note in plan.notes:
-        context.log.info(note)
-    return dg.SensorResult(run_requests=list(plan.run_requests), asset_events=list(plan.asset_events), cursor=cursor)
+    """Our events with what the marts ask for, which may be due without any (missing, changed, their waiting over).
+
+    What was seen is the tick's reason where it asks for no run, else a line in its log: Dagster shows only one of them.
+    """
+    plan = refresh(context, versions or {}) if refresh is not None else None
+    told = [seen, *(plan.notes if plan else ())]
+    requests = list(plan.run_requests) if plan else []
+    if requests:
+        for line in told:
+            context.log.info(line)
+    return dg.SensorResult(
+        asset_events=[*events, *(plan.asset_events if plan else ())],
+        run_requests=requests or None,
+        skip_reason=None if requests else "; ".join(told),
+        cursor=cursor,
+    )
 
 
 def _decode(context: dg.SensorEvaluationContext) -> Cursor | None:

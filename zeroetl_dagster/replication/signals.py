@@ -75,6 +75,8 @@ def _moved_signals(before: Signals, probe: Probe) -> str | None:
             return "CloudWatch: data was transferred (IntegrationDataTransferred)"
         if metrics.tables_failed is not None and metrics.tables_failed != before.failed:
             return "CloudWatch: the number of failed tables changed"
+        if metrics.tables_replicated is not None and metrics.tables_replicated != before.replicated:
+            return "CloudWatch: the number of replicated tables changed"
     if (before.status, before.errors) != (probe.status, errors_text(probe)):
         return f"RDS: the integration's status is {probe.status}"
     return None
@@ -106,6 +108,7 @@ def account(before: Signals, probe: Probe, now: float) -> Signals:
         known,
         applied=before.applied if metrics.applied is None else metrics.applied,
         failed=before.failed if metrics.tables_failed is None else metrics.tables_failed,
+        replicated=before.replicated if metrics.tables_replicated is None else metrics.tables_replicated,
         transferred=kept,
         newest_point=before.newest_point if newest is None else newest,
         advanced_at=before.advanced_at if newest is None or newest == before.newest_point else now,

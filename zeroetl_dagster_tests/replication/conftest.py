@@ -13,26 +13,26 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
 import pytest
-import yaml
 
-import zeroetl_dagster.defs
 from zeroetl_dagster.connections.reconciled import ensure
 from zeroetl_dagster.connections.redshift import RedshiftSession
 from zeroetl_dagster.connections.resources import AwsResource, RedshiftResource
 from zeroetl_dagster.connections.waiting import Backoff
 from zeroetl_dagster.local import landscape
 from zeroetl_dagster.replication import configuration
-from zeroetl_dagster.replication.activity import TableState, read_table_states
+from zeroetl_dagster.replication.activity import TableState, read_integrations, read_table_states
+from zeroetl_dagster.replication.probe import read_metrics
 from zeroetl_dagster.replication.resources import Pipeline
 from zeroetl_dagster.replication.seeding import wait_for_tables
 from zeroetl_dagster.settings.connections import AwsAccount, Identity, RedshiftConnection
 from zeroetl_dagster.settings.replication import IntegrationSettings, TableName
 from zeroetl_dagster_tests.local_aws.conftest import Bed
+from zeroetl_dagster_tests.replication.location import shipped_settings
 
 if TYPE_CHECKING:
     from zeroetl_dagster_tests.conftest import Embedded
@@ -124,6 +124,20 @@ class Provisioned:
 
             eventually(there)
 
+    def published(self) -> None:
+        """Wait until CloudWatch has been told of all that was applied."""
+        cloudwatch, integration_id = self.pipeline.redshift.aws.client("cloudwatch"), self.integration_id
+
+        def current() -> bool:
+            with self.session() as session:
+                rows = read_integrations(session, integration_id)
+            applied = min(row.latest_applied.timestamp() for row in rows if row.latest_applied is not None)
+            namespace = self.settings.sensor.metrics_namespace
+            metrics = read_metrics(cloudwatch, integration_id, namespace=namespace, now=datetime.now(UTC))
+            return metrics.applied is not None and abs(metrics.applied - applied) < 0.05
+
+        eventually(current)
+
     def ingested(self, session: RedshiftSession, table: TableName, *, since: int = 0) -> int:
         """Wait until more than `since` ingestions into a table are recorded; how many there are."""
 
@@ -150,12 +164,6 @@ def pipeline_of(embedded: Embedded, settings: IntegrationSettings, workgroup: st
     aws = aws_of(embedded)
     connection = RedshiftConnection(aws="aws_default", workgroup=workgroup, database="dev", ssl=False)
     return Pipeline(settings, RedshiftResource(connection, aws, "warehouse"), aws)
-
-
-def shipped_settings() -> IntegrationSettings:
-    """Those of the TICKIT pipeline in the wheel."""
-    path = Path(zeroetl_dagster.defs.__path__[0]) / "tickit" / "defs.yaml"
-    return configuration.load(yaml.safe_load(path.read_text())["attributes"], str(path))
 
 
 def shop_settings() -> IntegrationSettings:

@@ -141,6 +141,7 @@ class World:
             self.published.append((seen, at, "IntegrationLatestDetectedChange", self.applied))
         self.published.append((seen, at, "IntegrationLag", 5.0))
         self.published.append((seen, at, "IntegrationNumTablesFailedReplication", float(failed)))
+        self.published.append((seen, at, "IntegrationNumTablesReplicated", float(len(self.tables) - failed)))
         self.published.append((seen, at, "IntegrationDataTransferred", self.transferred))
         self.transferred = 0.0
 

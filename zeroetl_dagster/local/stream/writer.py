@@ -108,26 +108,28 @@ class Writer:
         """Commit what was written together with the position after it; the bytes of it."""
         before = self.position or Position(lsn, 0, 0)
         position = Position(lsn, before.txn_seq + transactions, xid)
-        activity = self._activity()
+        activity, last_commit = self._activity(), naive(committed_at)
         if activity:
             name = checkpoint_name(before.lsn, lsn)
-            started, last_commit = self._started, naive(committed_at)
-            self.catalog.log_activity(self.cursor, name, "cdc", activity, last_commit=last_commit, started=started)
+            self.catalog.log_activity(
+                self.cursor, name, "cdc", activity, last_commit=last_commit, started=self._started
+            )
             self.catalog.log_tables(self.cursor, name, activity, xid)
             moved = [self.records[one.relid] for one in activity if one.relid in self.records]
             for record in moved:
                 record.checkpoint = position.checkpoint
             self.catalog.update_states(self.cursor, moved)
-            applied = self.applied_at = now()
-            self.lag_ms = max(0, round((applied - last_commit).total_seconds() * 1000))
-            self.catalog.update_integration(
-                self.cursor,
-                last_checkpoint=position.checkpoint,
-                lag_ms=self.lag_ms,
-                latest_detected=last_commit,
-                latest_applied=applied,
-                latest_shipped=last_commit,
-            )
+        # DDL without rows is a change that was applied, too.
+        applied = self.applied_at = now()
+        self.lag_ms = max(0, round((applied - last_commit).total_seconds() * 1000))
+        self.catalog.update_integration(
+            self.cursor,
+            last_checkpoint=position.checkpoint,
+            lag_ms=self.lag_ms,
+            latest_detected=last_commit,
+            latest_applied=applied,
+            latest_shipped=last_commit,
+        )
         self.catalog.set_position(self.cursor, position)
         self.cursor.commit()
         self.open = False
