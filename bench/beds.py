@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from unittest import mock
 
 if TYPE_CHECKING:
+    from bench.lake import Lake
     from bench.watched import Watched
     from zeroetl_dagster.local.landscape import EmbeddedSession
 
@@ -76,6 +77,13 @@ class Beds:
         landscape.create(self.aws, say=_nobody)
         landscape.load_tickit(self.aws, scale=TICKIT_SCALE, say=_nobody)
         return self.aws
+
+    @cached_property
+    def lake(self) -> Lake:
+        """TICKIT exported to S3; nothing is catalogued yet."""
+        from bench.lake import Lake
+
+        return Lake(self.tickit)
 
 
 def _nobody(line: str) -> None:

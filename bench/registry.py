@@ -35,6 +35,10 @@ BENCHMARKS = (
     Benchmark("rpu-seconds", "cost", "rpu_seconds", "what watching a quiet source is billed on Redshift Serverless"),
     Benchmark("exports", "exports", "exports", "snapshot exports of the embedded AWS: time and memory"),
     Benchmark("catalogue", "catalogue", "register", "registering 1,000 tables x 30 days of exports in Glue"),
+    Benchmark(
+        "scanned-bytes", "athena", "scanned_bytes", "bytes scanned by Athena marts with 1 and with 30 exports kept"
+    ),
+    Benchmark("first-row", "athena", "first_row", "from a query to its first row through PyAthena"),
 )
 
 
