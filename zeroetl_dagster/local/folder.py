@@ -31,6 +31,11 @@ class DataFolder:
         return self.root / "server.json"
 
     @property
+    def lock_file(self) -> Path:
+        """Locked while a supervisor lives; holds its process id."""
+        return self.root / "lock"
+
+    @property
     def credentials_file(self) -> Path:
         """The throw-away access key (JSON, mode 0600)."""
         return self.root / "credentials.json"

@@ -1,9 +1,10 @@
 """Starts, finds and stops the processes of one embedded AWS.
 
-One supervisor per data folder holds a lock on it, runs the server process (AWS endpoint, warehouse, appliers) and
-starts it again if it dies. PostgreSQL servers are children of neither for long: they live in sessions of their own so
-that a killed server process does not take the source down, and are adopted at the next start. Every process carries
-the mark `ZEROETL_PROCESS_OF=<data folder>` in its environment: what a kill -9 left behind is found by it.
+One supervisor per data folder holds a lock on it (the lock file has its process id), runs the server process (AWS
+endpoint, warehouse, appliers) and starts it again if it dies. PostgreSQL servers are children of neither for long: they
+live in sessions of their own so that a killed server process does not take the source down, and are adopted at the next
+start. Every process carries the mark `ZEROETL_PROCESS_OF=<data folder>` in its environment: what a kill -9 left behind
+is found by it.
 """
 
 from __future__ import annotations
@@ -120,6 +121,8 @@ def run(folder: DataFolder, *, port: int | None, say: Callable[[str], None]) -> 
         end_leftovers(folder)
         stopping = _Stop()
         chosen = port or _last_port(folder) or free_port()
+        if answers(chosen):
+            raise StartFailed(f"port {chosen} is in use by another program: give another --port, or none")
         server = _start_server(folder, chosen)
         try:
             _wait_ready(folder, server)
@@ -139,8 +142,9 @@ def run(folder: DataFolder, *, port: int | None, say: Callable[[str], None]) -> 
 def start_detached(folder: DataFolder, *, port: int | None, extra_env: dict[str, str] | None = None) -> Running:
     """Start a supervisor in a session of its own and wait until the endpoint answers."""
     prepare(folder)
-    if _locked(folder):
+    if supervisor_of(folder) is not None:
         raise AlreadyRunning(_already(folder))
+    began = time.time()
     command = [sys.executable, "-m", "zeroetl_dagster.cli", "local", "up", "--data-dir", str(folder.root)]
     command += ["--port", str(port)] if port else []
     with (folder.root / "supervisor.log").open("ab") as log:
@@ -154,7 +158,8 @@ def start_detached(folder: DataFolder, *, port: int | None, extra_env: dict[str,
         )
     deadline = time.monotonic() + READY_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
-        if found := running(folder):
+        # The server of a supervisor that was killed answers until the new one has ended it: that is not ours.
+        if (found := running(folder)) and found.started_at >= began:
             return found
         if process.poll() is not None:
             raise StartFailed(_tail(folder.root / "supervisor.log"))
@@ -165,15 +170,25 @@ def start_detached(folder: DataFolder, *, port: int | None, extra_env: dict[str,
 
 def stop(folder: DataFolder) -> bool:
     """End everything of this data folder; False when nothing ran."""
-    anything = False
-    for process in processes_of(folder):
-        with contextlib.suppress(psutil.Error):
-            if "local" in process.cmdline() and "up" in process.cmdline():
-                anything = True
-                process.terminate()
-                with contextlib.suppress(psutil.TimeoutExpired):
-                    process.wait(STOP_TIMEOUT_SECONDS)
-    return end_leftovers(folder) or anything
+    supervisor = supervisor_of(folder)
+    if supervisor:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(supervisor)
+            process.terminate()
+            _wait_ended([process], STOP_TIMEOUT_SECONDS)
+    return end_leftovers(folder) or supervisor is not None
+
+
+def supervisor_of(folder: DataFolder) -> int | None:
+    """The process id of the supervisor that holds the folder now; 0 while it has only just taken it."""
+    if not folder.lock_file.exists():
+        return None
+    with folder.lock_file.open("r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(file.read() or 0)
+        return None
 
 
 def processes_of(folder: DataFolder) -> list[psutil.Process]:
@@ -188,11 +203,24 @@ def end_leftovers(folder: DataFolder) -> bool:
     for process in found:
         with contextlib.suppress(psutil.Error):
             process.send_signal(signal.SIGINT if process.name() == "postgres" else signal.SIGTERM)
-    _, alive = psutil.wait_procs(found, timeout=10)
-    for process in alive:
+    for process in _wait_ended(found, 10.0):
         with contextlib.suppress(psutil.Error):
             process.kill()
     return bool(found)
+
+
+def _wait_ended(processes: list[psutil.Process], timeout_seconds: float) -> list[psutil.Process]:
+    """Wait until they have ended; those that have not. One that its parent has not asked after yet (a zombie) has."""
+    deadline = time.monotonic() + timeout_seconds
+    while (alive := [one for one in processes if not _has_ended(one)]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return alive
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    return True
 
 
 def write_private(path: Path, text: str) -> None:
@@ -261,10 +289,7 @@ def _is_ours(pid: int, folder: DataFolder) -> bool:
         if process.name() == "postgres":  # it writes its title over its environment, but lives in its data directory
             home = (folder.root / "postgres").resolve()  # may lie outside the data folder: see postgres_files
             return Path(process.cwd()).is_relative_to(home)
-        if process.environ().get(MARK) == str(folder.root):
-            return process.status() != psutil.STATUS_ZOMBIE
-        command = process.cmdline()  # the supervisor itself: started by a user's shell, it has no mark
-        return "local" in command and "up" in command and str(folder.root) in command
+        return process.environ().get(MARK) == str(folder.root) and process.status() != psutil.STATUS_ZOMBIE
     return False
 
 
@@ -285,21 +310,15 @@ def _last_port(folder: DataFolder) -> int | None:
 
 @contextlib.contextmanager
 def _lock(folder: DataFolder) -> Iterator[None]:
-    with (folder.root / "lock").open("a") as file:
+    with folder.lock_file.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise AlreadyRunning(_already(folder)) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
         yield
-
-
-def _locked(folder: DataFolder) -> bool:
-    with (folder.root / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
 
 
 def _already(folder: DataFolder) -> str:
