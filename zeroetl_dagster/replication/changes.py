@@ -165,7 +165,7 @@ class _Tick:
     ) -> None:
         """Compare the views with what was seen before."""
         if snapshot.integration is None:
-            self._not_there(snapshot)
+            self._not_there(snapshot, declared)
             return
         rows = _by_table(snapshot.activity)
         watermark = self._watermark(snapshot.activity)
@@ -191,8 +191,11 @@ class _Tick:
             **look_again,
         )
 
-    def _not_there(self, snapshot: Snapshot) -> None:
-        """The views have nothing of this integration's database: remember nothing but when to look again."""
+    def _not_there(self, snapshot: Snapshot, declared: str) -> None:
+        """The views have nothing of this integration's database: remember nothing but when to look again.
+
+        Once they have, every table is compared (there is no watermark then).
+        """
         if snapshot.visible:
             self.notes.append(
                 "no database has been made from the integration yet: materialize this pipeline's `database` asset"
@@ -203,6 +206,9 @@ class _Tick:
                 "or the watch identity may not see it (`zeroetl grants` prints what it needs)"
             )
         self.cursor = self.cursor.but(
+            declared=declared,
+            watermark_us=None,
+            recent={},
             sql_at=self.now,
             signals=account(self.before.signals, self.probe, self.now),
             **self._again(),

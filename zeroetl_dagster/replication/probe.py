@@ -15,6 +15,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from zeroetl_dagster.connections.aws import credentials_problem, momentary
+from zeroetl_dagster.replication.faults import explain_fault
 
 # How far back data points are fetched: late ones must still be seen, and a point is free once the metric is asked for.
 LOOKBACK_SECONDS = 3600
@@ -71,7 +72,7 @@ class Probe:
 def probe(rds: Any, cloudwatch: Any, *, integration_name: str, namespace: str, now: datetime) -> Probe:
     """Ask RDS and CloudWatch, one call each (RDS a page for every 100 integrations).
 
-    Raises `ProbeUnavailable` where trying again can help; other AWS errors as they come.
+    Raises `ProbeUnavailable` where trying again can help, `ReplicationError` for what AWS refuses.
     """
     try:
         found = find_integration(rds, integration_name)
@@ -82,7 +83,7 @@ def probe(rds: Any, cloudwatch: Any, *, integration_name: str, namespace: str, n
     except (ClientError, BotoCoreError) as error:
         reason = credentials_problem(error) or momentary(error)
         if reason is None:
-            raise
+            raise explain_fault(error, f"look at integration {integration_name}") from error
         raise ProbeUnavailable(reason) from error
     errors = tuple((one.get("ErrorCode", ""), one.get("ErrorMessage", "")) for one in found.get("Errors", ()))
     return Probe(integration_id, found["IntegrationArn"], found["Status"], errors, metrics)
