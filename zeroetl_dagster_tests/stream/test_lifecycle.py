@@ -97,7 +97,7 @@ def test_the_process_is_killed_in_mid_traffic_again_and_again(replicated: Replic
         assert inserted - deleted == count
     ((rows,),) = replicated.look("sum(inserted_rows)", "table_activity", "WHERE table_name = 'users'")
     updates = replicated.activity("users")[1]
-    assert rows == 500 and 0 < updates <= done[0].counts["profile"]
+    assert rows == 500 and updates <= done[0].counts["profile"]
 
 
 def test_what_the_stream_sends_again_is_not_applied_twice(
