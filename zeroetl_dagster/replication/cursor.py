@@ -130,7 +130,7 @@ def decode(text: str) -> Cursor:
         values: dict[str, Any] = {name: stored[name] for name in _PLAIN}
         values.update({name: _decode_tables(stored[name], kind) for name, kind in _BY_TABLE.items()})
         return Cursor(signals=Signals(**signals), **values)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise CursorError(f"the stored cursor is damaged ({type(error).__name__}: {error})") from None
 
 
