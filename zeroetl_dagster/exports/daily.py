@@ -127,26 +127,28 @@ class ExportOfDay:
         """
         wanted = plan(self.settings, self.day, self.nonce)
         task, _ = export_task.find_own(self.rds, wanted, known=self.known)
-        size: float | None = None
-        if task is not None and (task.status == "COMPLETE" or task.running):
+        if task is not None and task.status == "COMPLETE":
             self.report(f"found the export of {self.day}: {export_task.progress(task)}")
-        if task is None or task.status not in ("COMPLETE", "STARTING", "IN_PROGRESS"):
+            return self.result(task, None)
+        size: float | None = None
+        source_arn: str | None = None
+        if task is None or not task.running:
             snapshot = self._snapshot(wanted, now)
             if isinstance(snapshot, NoSnapshot):
                 return snapshot
-            size = snapshot.size_gb
-            begun = self._begin(wanted, snapshot.arn)
+            size, source_arn = snapshot.size_gb, snapshot.arn
+            self.report(f"exporting snapshot {snapshot.identifier} of {snapshot.taken_at}")
+        elif self.settings.wait.mode == "sensor":
+            return Submitted(task)
+        with export_task.terminating(self.rds, wanted, self.known, self.settings.wait.on_termination, self.report):
+            begun = task if source_arn is None else self._begin(wanted, source_arn)
             if isinstance(begun, Queued):
                 return begun
-            task = begun
-            self.report(
-                f"export {task.identifier} of snapshot {snapshot.identifier} ({snapshot.taken_at}): {task.status}"
-            )
-        if task.running:
-            if self.settings.wait.mode == "sensor":
-                return Submitted(task)
-            task = self._wait(task)
-        return self.result(export_task.check(task), size)
+            assert begun is not None
+            if begun.running and self.settings.wait.mode == "sensor":
+                return Submitted(begun)
+            ended = self._wait(begun) if begun.running else begun
+        return self.result(export_task.check(ended), size)
 
     def reported(self, identifier: str) -> Exported | Submitted:
         """The end of this very task, without ever starting another. Raises as `run` does."""
@@ -202,7 +204,6 @@ class ExportOfDay:
             self.rds,
             task,
             timeout_seconds=self.settings.wait.timeout_seconds,
-            on_termination=self.settings.wait.on_termination,
             report=self.report,
             poll=self.pace,
         )

@@ -10,7 +10,8 @@ its task FAILED or was CANCELED (or the identifier is taken but no longer listed
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Literal
@@ -210,7 +211,6 @@ def begin_when_room(
             timeout_seconds=timeout_seconds,
             report=report,
             poll=poll,
-            cancel=lambda: report(f"run terminated: no export of {plan.day} had been started"),
         )
     except WaitTimeout as error:
         raise ExportTimeout(f"no export was started for {plan.day}: {error}", retryable=True) from error
@@ -223,14 +223,12 @@ def wait(
     task: Task,
     *,
     timeout_seconds: float,
-    on_termination: Literal["cancel", "leave"],
     report: Callable[[str], None],
     poll: Backoff = POLL,
 ) -> Task:
     """Wait until the task has ended, however it ended; `check` judges it.
 
-    STARTING (restore or clone) can be most of the time, so there is no timeout for it alone. A termination of the run
-    (any exception that is not an `Exception`) cancels or leaves the task, and says which. Raises `ExportTimeout`.
+    STARTING (restore or clone) can be most of the time, so there is no timeout for it alone. Raises `ExportTimeout`.
     """
     try:
         return wait_for(
@@ -250,8 +248,26 @@ def wait(
     except Exception:
         report(f"the wait ended by an error; export {task.identifier} was left running and a retry finds it again")
         raise
+
+
+@contextmanager
+def terminating(
+    rds: Any, plan: ExportPlan, known: str | None, choice: Literal["cancel", "leave"], report: Callable[[str], None]
+) -> Iterator[None]:
+    """Begin and wait inside of this: a termination of the run (any exception that is not an `Exception`) cancels or
+    leaves the partition's task, and says which.
+
+    The task is looked for then, because the run may be ended before it was told of a task that AWS has started.
+    """
+    try:
+        yield
+    except Exception:
+        raise
     except BaseException:
-        report(_terminated(rds, task, on_termination))
+        try:
+            report(_terminated(rds, plan, known, choice))
+        except Exception as error:
+            report(f"run terminated, and what became of the export of {plan.day} is not known: {error}")
         raise
 
 
@@ -301,8 +317,11 @@ class _Reader:
         return task
 
 
-def _terminated(rds: Any, task: Task, on_termination: str) -> str:
-    if on_termination == "leave":
+def _terminated(rds: Any, plan: ExportPlan, known: str | None, choice: str) -> str:
+    task, _ = find_own(rds, plan, known=known)
+    if task is None or task.status in ("FAILED", "CANCELED"):
+        return f"run terminated: no export of {plan.day} had been started"
+    if choice == "leave":
         return f"run terminated: export {task.identifier} was left running (wait.on_termination: leave)"
     try:
         rds.cancel_export_task(ExportTaskIdentifier=task.identifier)

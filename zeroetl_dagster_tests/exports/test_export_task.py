@@ -24,6 +24,7 @@ from zeroetl_dagster.exports.export_task import (
     begin_when_room,
     check,
     find_own,
+    terminating,
     wait,
 )
 from zeroetl_dagster.exports.faults import ExportError
@@ -210,7 +211,7 @@ def test_a_refusal_says_what_to_do(rds: FakeRds, code: str, message: str, words:
 
 def run_to_end(rds: FakeRds, lines: list[str], **more: Any) -> Task:
     task = started(rds)
-    return wait(rds, task, **{"timeout_seconds": 60, "on_termination": "cancel", "report": lines.append, **more})
+    return wait(rds, task, **{"timeout_seconds": 60, "report": lines.append, **more})
 
 
 def test_waiting_reports_status_and_percent(rds: FakeRds) -> None:
@@ -272,26 +273,48 @@ def test_a_terminated_run_cancels_or_leaves_the_task_and_says_which(
     rds: FakeRds, choice: Any, cancelled: int, words: str
 ) -> None:
     def terminate(task: dict[str, Any]) -> None:
+        rds.on_describe = None
         raise Terminated
 
     lines: list[str] = []
     task = started(rds)
     rds.on_describe = terminate
-    with pytest.raises(Terminated):
-        wait(rds, task, timeout_seconds=60, on_termination=choice, report=lines.append)
+    with pytest.raises(Terminated), terminating(rds, PLAN, None, choice, lines.append):
+        wait(rds, task, timeout_seconds=60, report=lines.append)
     assert len(rds.cancelled) == cancelled and words in lines[-1]
+
+
+def test_a_task_that_aws_started_before_the_run_was_told_is_cancelled_too(rds: FakeRds) -> None:
+    lines: list[str] = []
+    with pytest.raises(Terminated), terminating(rds, PLAN, None, "cancel", lines.append):
+        started(rds)
+        raise Terminated
+    assert rds.cancelled == [PLAN.identifier(1)] and "was cancelled" in lines[-1]
+
+
+def test_a_termination_that_cannot_find_out_says_so(rds: FakeRds) -> None:
+    def unreachable(task: dict[str, Any]) -> None:
+        raise EndpointConnectionError(endpoint_url="https://rds")
+
+    lines: list[str] = []
+    started(rds)
+    rds.on_describe = unreachable
+    with pytest.raises(Terminated), terminating(rds, PLAN, None, "cancel", lines.append):
+        raise Terminated
+    assert "what became of the export of 2024-05-01 is not known" in lines[-1]
 
 
 def test_a_task_that_ended_meanwhile_cannot_be_cancelled_which_is_said(rds: FakeRds) -> None:
     def terminate(task: dict[str, Any]) -> None:
+        rds.on_describe = None
         task["Status"] = "COMPLETE"
         raise Terminated
 
     lines: list[str] = []
     task = started(rds)
     rds.on_describe = terminate
-    with pytest.raises(Terminated):
-        wait(rds, task, timeout_seconds=60, on_termination="cancel", report=lines.append)
+    with pytest.raises(Terminated), terminating(rds, PLAN, None, "cancel", lines.append):
+        wait(rds, task, timeout_seconds=60, report=lines.append)
     assert "had ended already" in lines[-1]
 
 
@@ -311,7 +334,7 @@ def test_a_fault_of_the_moment_does_not_end_a_long_wait(rds: FakeRds, error: Exc
     lines: list[str] = []
     task = started(rds)
     rds.on_describe = answer
-    ended = wait(rds, task, timeout_seconds=60, on_termination="leave", report=lines.append)
+    ended = wait(rds, task, timeout_seconds=60, report=lines.append)
     assert ended.status == "COMPLETE" and any("AWS did not answer" in line for line in lines)
 
 
@@ -323,13 +346,13 @@ def test_faults_without_end_do(rds: FakeRds) -> None:
     task = started(rds)
     rds.on_describe = answer
     with pytest.raises(Exception, match="expired"):
-        wait(rds, task, timeout_seconds=60, on_termination="cancel", report=lines.append)
+        wait(rds, task, timeout_seconds=60, report=lines.append)
     assert "left running" in lines[-1] and not rds.cancelled
 
 
 def test_a_task_that_is_no_longer_listed_is_an_error(rds: FakeRds) -> None:
     with pytest.raises(ExportError, match="no longer listed"):
-        wait(rds, Task("gone", "STARTING", ARN), timeout_seconds=60, on_termination="leave", report=print)
+        wait(rds, Task("gone", "STARTING", ARN), timeout_seconds=60, report=print)
 
 
 def test_calls_and_answers_are_those_of_aws_own_model() -> None:
@@ -375,6 +398,6 @@ def test_a_run_terminated_while_waiting_for_room_has_started_nothing_and_says_so
         if "waiting for room" in line:
             raise Terminated
 
-    with pytest.raises(Terminated):
+    with pytest.raises(Terminated), terminating(rds, PLAN, None, "cancel", lines.append):
         begin_when_room(rds, PLAN, ARN, known=None, timeout_seconds=60, report=report)
     assert lines[-1] == "run terminated: no export of 2024-05-01 had been started" and not rds.started

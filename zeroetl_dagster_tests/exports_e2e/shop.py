@@ -136,7 +136,7 @@ class Shop:
             iam.put_role_policy(RoleName=name, PolicyName="rights", PolicyDocument=json.dumps({"Statement": [rights]}))
         return str(made["Role"]["Arn"])
 
-    def cluster(self, rds: Any, name: str) -> None:
+    def cluster(self, rds: Any, name: str, **more: Any) -> None:
         rds.create_db_cluster(
             DBClusterIdentifier=name,
             Engine="aurora-postgresql",
@@ -144,6 +144,7 @@ class Shop:
             MasterUsername="shopkeeper",
             MasterUserPassword="no-secret-of-anybody",
             BackupRetentionPeriod=7,
+            **more,
         )
         rds.create_db_instance(
             DBInstanceIdentifier=f"{name}-1",
@@ -190,10 +191,10 @@ class Shop:
                 writing.release()
 
     @contextmanager
-    def embedded_delay(self, seconds: float) -> Iterator[None]:
-        """Export tasks begun meanwhile stay STARTING for so long."""
+    def delays(self, **seconds: float) -> Iterator[None]:
+        """What is begun meanwhile takes so long."""
         world = self.embedded.world
-        held, world.delays = world.delays, replace(world.delays, creating_seconds=seconds)
+        held, world.delays = world.delays, replace(world.delays, **seconds)
         try:
             yield
         finally:

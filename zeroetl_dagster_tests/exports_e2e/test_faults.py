@@ -139,20 +139,26 @@ def test_a_snapshot_that_is_deleted_during_its_export_does_not_matter(shop: Shop
 
 
 def test_a_crawler_that_runs_for_somebody_else_is_waited_for(shop: Shop) -> None:
-    """Its targets are theirs until it ends; then it is ours, and our tables are what it was asked for."""
-    shop.glue.create_database(DatabaseInput={"Name": "theirs"})
+    """They start it between our look at it and our change of it; its targets are theirs until it ends."""
     pipeline = Pipeline(shop, shop.settings("shared", mode="crawler"))
     assert pipeline.run().success
     shop.s3.put_object(Bucket=BUCKET, Key="theirs/things/a.csv", Body=b"a,b\n1,2\n")
-    theirs = {"S3Targets": [{"Path": f"s3://{BUCKET}/theirs/"}]}
-    shop.glue.update_crawler(Name="shared", Targets=theirs, DatabaseName="theirs")
-    with shop.embedded_delay(0.5):
-        shop.glue.start_crawler(Name="shared")
+    theirs, events = shop.client("glue"), shop.glue.meta.events
+    theirs.create_database(DatabaseInput={"Name": "theirs"})
+    targets = {"S3Targets": [{"Path": f"s3://{BUCKET}/theirs/"}]}
+    theirs.update_crawler(Name="shared", Targets=targets, DatabaseName="theirs")
+
+    def start(**_: Any) -> None:
+        events.unregister("before-call.glue.UpdateCrawler", start)
+        theirs.start_crawler(Name="shared")
+
+    events.register("before-call.glue.UpdateCrawler", start)
+    with shop.delays(modifying_seconds=0.5):
         again = pipeline.run(only=pipeline.following)
     assert again.success and "shared/public/sales" in made(again)
     said = [entry.user_message for entry in pipeline.instance.all_logs(again.run_id)]
-    assert any("somebody else; waiting for it" in text for text in said)
-    assert [t["Name"] for t in shop.glue.get_tables(DatabaseName="theirs")["TableList"]] == ["things"]
+    assert "crawler shared was started by somebody else; waiting for it" in said
+    assert [t["Name"] for t in theirs.get_tables(DatabaseName="theirs")["TableList"]] == ["things"]
 
 
 def test_an_adopted_crawler_that_would_make_a_table_a_day_is_refused_and_left_alone(shop: Shop) -> None:

@@ -120,7 +120,7 @@ def test_a_role_whose_session_ends_during_the_wait_is_assumed_again(shop: Shop) 
     store.update("iam.role", f"{ACCOUNT}/short-sessions", lambda role: {**role, "MaxSessionDuration": 1})
     settings = shop.settings("expires", source={**shop.source, "aws": "assumed"})
     pipeline = Pipeline(shop, settings, assumed=shop.assumed(arn))
-    with shop.embedded_delay(1.5):
+    with shop.delays(creating_seconds=1.5):
         assert pipeline.run().success
     sessions = [held for held in store.list("sts.session") if held["caller"]["role_name"] == "short-sessions"]
     assert len(sessions) > 1
