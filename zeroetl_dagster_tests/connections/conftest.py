@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,17 +92,23 @@ class Warehouse:
             given["marts"] = Identity.model_validate(marts)
         return Redshift(RedshiftConnection.model_validate(given), Aws(name="aws"), "warehouse")
 
-    def remove(self) -> None:
-        serverless = self.session.client("redshift-serverless")
-        serverless.delete_workgroup(workgroupName=NAME)
-        self.session.client("secretsmanager").delete_secret(SecretId=self.secret, ForceDeleteWithoutRecovery=True)
 
-
-@pytest.fixture(scope="package")
-def warehouse(embedded: Embedded) -> Iterator[Warehouse]:
+@contextmanager
+def environment_of(embedded: Embedded) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for key, value in embedded.env.items():
             patch.setenv(key, value)
-        made = Warehouse(embedded.session)
-        yield made
-        made.remove()
+        yield
+
+
+@pytest.fixture(scope="session")
+def only_warehouse(embedded: Embedded) -> Warehouse:
+    with environment_of(embedded):
+        return Warehouse(embedded.session)
+
+
+@pytest.fixture(scope="module")
+def warehouse(embedded: Embedded, only_warehouse: Warehouse) -> Iterator[Warehouse]:
+    """Made once for the session, in whatever order the files come; the environment is the module's."""
+    with environment_of(embedded):
+        yield only_warehouse
