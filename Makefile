@@ -21,7 +21,7 @@ demo: install  ## the whole path on this machine; ONCE=1 ends by itself, and fai
 	@exec $(BIN)/zeroetl demo $(if $(ONCE),--once)
 
 test: install  ## the tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(or $(ARGS),-n auto --dist loadfile)
 
 lint: install  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
