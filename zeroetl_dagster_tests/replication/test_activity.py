@@ -220,7 +220,7 @@ def test_the_views_of_a_running_integration_agree_with_each_other(tickit: Provis
     assert {one.checkpoint for one in every} == set(checkpoints)
     assert all(checkpoint.lag_seconds is not None for checkpoint in checkpoints.values())
     assert [(one.name, one.type) for one in columns[venue]][:2] == [
-        ("venueid", "integer"),
+        ("venueid", "smallint"),
         ("venuename", "character varying(65535)"),
     ]
 
