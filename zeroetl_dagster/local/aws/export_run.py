@@ -1,7 +1,8 @@
 """One export task from STARTING to its end: its own thread, its state in the store, its files in S3.
 
-A task that a kill interrupted is run again from its snapshot (what it had written is removed first); one of a live
-cluster only if its clone was complete. Two tasks write at once, the others wait in STARTING, as AWS's do for hours.
+A task that a stop or a kill interrupted is run again from its snapshot (what it had written is removed first); one of
+a live cluster only if its clone was complete. Two tasks write at once, the others wait in STARTING, as AWS's do for
+hours.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from zeroetl_dagster.local.aws.export_files import ValueTooLarge, mappings, skip
 from zeroetl_dagster.local.aws.identities import Identities
 from zeroetl_dagster.local.aws.kms import Keys
 from zeroetl_dagster.local.aws.snapshot_data import Capture, RowTooLarge, Table, read_manifest
+from zeroetl_dagster.local.aws.snapshot_runs import EXPORT
 
 if TYPE_CHECKING:
     from zeroetl_dagster.local.aws.s3_objects import Bucket
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("zeroetl.local.rds")
 
 Document = dict[str, Any]
-EXPORT = "rds.export"
 SERVICE = "export.rds.amazonaws.com"
 ACTIVE = ("STARTING", "IN_PROGRESS", "CANCELING")
 WRITING_AT_ONCE = 2
@@ -63,6 +64,10 @@ def role_problem(world: World, role: Mapping[str, Any], bucket: Bucket, prefix: 
     return None
 
 
+class _Stopped(Exception):
+    """The embedded AWS stops; the task goes on at its next start."""
+
+
 class ExportRuns:
     """The running tasks. `snapshots` is the folder of the snapshots' data, `released` is called when one is free."""
 
@@ -70,38 +75,74 @@ class ExportRuns:
         self._world, self._snapshots, self._released = world, snapshots, released
         self._store = world.store
         self._writing = threading.Semaphore(WRITING_AT_ONCE)
+        self._stopped = threading.Event()
+        self._running: dict[threading.Thread, Capture | None] = {}
+        self._lock = threading.Lock()
 
     def begin(self, key: str, capture: Capture | None) -> None:
-        threading.Thread(target=self._run, args=(key, capture), name=f"export-{key}", daemon=True).start()
+        thread = threading.Thread(target=self._run, args=(key, capture), name=f"export-{key}", daemon=True)
+        with self._lock:
+            self._running[thread] = capture
+        thread.start()
 
     def resume(self) -> None:
         for key, task in self._store.items(EXPORT):
             if task["Status"] in ACTIVE:
                 self.begin(key, None)
 
+    def stop(self) -> None:
+        """End the threads; the tasks keep their status for `resume`."""
+        self._stopped.set()
+        with self._lock:
+            running = dict(self._running)
+        for thread, capture in running.items():
+            if capture is not None:
+                capture.cancel()
+            thread.join(timeout=10)
+
     # ---- one task --------------------------------------------------------------------------------------------------
 
     def _run(self, key: str, capture: Capture | None) -> None:
-        outcome: Document = {"Status": "COMPLETE", "PercentProgress": 100}
         try:
-            self._clone(key, capture)
-            time.sleep(self._world.delays.creating_seconds)
-            with self._writing:
-                outcome |= self._export(key)
-        except ExportCanceled:
-            outcome = {"Status": "CANCELED"}
-        except ExportFailed as error:
-            outcome = {"Status": "FAILED", "FailureCause": str(error)}
-        except Exception:
-            log.exception("export %s", key)
-            outcome = {"Status": "FAILED", "FailureCause": "An unknown internal error occurred."}
+            outcome = self._outcome(key, capture)
         finally:
             if capture is not None:
                 capture.close()
-        task = self._change(key, **outcome, TaskEndTime=time.time())
+            with self._lock:
+                self._running.pop(threading.current_thread())
+        if self._stopped.is_set():
+            return
+        task = self._store.update(EXPORT, key, lambda held: _concluded(held, outcome))
         if task["SourceType"] == "CLUSTER":
             shutil.rmtree(self._snapshots / task["data"], ignore_errors=True)
         self._released()
+
+    def _outcome(self, key: str, capture: Capture | None) -> Document:
+        """The members that the task ends with."""
+        try:
+            self._clone(key, capture)
+            self._wait_for_place(key)
+            try:
+                return {"Status": "COMPLETE", "PercentProgress": 100, **self._export(key)}
+            finally:
+                self._writing.release()
+        except ExportCanceled:
+            return {"Status": "CANCELED"}
+        except ExportFailed as error:
+            return {"Status": "FAILED", "FailureCause": str(error)}
+        except Exception:
+            if not self._stopped.is_set():
+                log.exception("export %s", key)
+            return {"Status": "FAILED", "FailureCause": "An unknown internal error occurred."}
+
+    def _wait_for_place(self, key: str) -> None:
+        """As long as AWS restores the snapshot, and until two others do not write."""
+        ready_at = time.monotonic() + self._world.delays.creating_seconds
+        while time.monotonic() < ready_at:
+            self._stop_if_asked(key)
+            self._stopped.wait(min(max(ready_at - time.monotonic(), 0), 0.2))
+        while not self._writing.acquire(timeout=0.2):
+            self._stop_if_asked(key)
 
     def _clone(self, key: str, capture: Capture | None) -> None:
         """A live cluster's data, put aside as AWS clones the cluster."""
@@ -122,7 +163,7 @@ class ExportRuns:
         chosen = [table for table in tables if _is_wanted(table, task.get("ExportOnly", []))]
         writer = _TaskWriter(self, key, task, folder, chosen)
         writer.clear()
-        self._change_unless_canceling(key, Status="IN_PROGRESS")
+        self._change_unless_canceling(key, Status="IN_PROGRESS", PercentProgress=0)
         return writer.write()
 
     def _check_access(self, key: str, task: Document) -> None:
@@ -157,6 +198,8 @@ class ExportRuns:
             raise ExportFailed(f"The export task can't use the KMS key {task['KmsKeyId']}: it is {state}.")
 
     def _stop_if_asked(self, key: str) -> None:
+        if self._stopped.is_set():
+            raise _Stopped
         if self._task(key)["Status"] == "CANCELING":
             raise ExportCanceled
 
@@ -267,6 +310,13 @@ class _TaskWriter:
             "totalExportedDataInGB": gigabytes,
         }
         self._objects.put(bucket, f"{self._root}export_info_{name}.json", json.dumps(info).encode(), self._headers)
+
+
+def _concluded(task: Document, outcome: Document) -> Document:
+    """A task at its end; what was cancelled at the last moment is not complete."""
+    if task["Status"] == "CANCELING" and outcome["Status"] == "COMPLETE":
+        outcome = {"Status": "CANCELED"}
+    return {**task, **outcome, "TaskEndTime": time.time()}
 
 
 def _entry(table: Table, started: float) -> Document:

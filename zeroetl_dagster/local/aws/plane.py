@@ -67,6 +67,7 @@ class ControlPlane:
     def stop(self) -> None:
         """End threads and listeners; PostgreSQL servers and the warehouse are stopped by whoever started them."""
         self.integration_metrics.stop()
+        self.rds.stop_exports()
         self.rds.stop_snapshots()
         self.transitions.stop()
         self.rds.engines.close()

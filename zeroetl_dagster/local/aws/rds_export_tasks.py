@@ -7,16 +7,18 @@ The request is checked as AWS checks it, the task is remembered for ever (an ide
 from __future__ import annotations
 
 import re
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 from zeroetl_dagster.local.aws import policy
 from zeroetl_dagster.local.aws.errors import AwsError
 from zeroetl_dagster.local.aws.export_run import ACTIVE, SERVICE, ExportRuns, role_problem
+from zeroetl_dagster.local.aws.rds_backups import Backups
 from zeroetl_dagster.local.aws.rds_resources import Document, filtered
-from zeroetl_dagster.local.aws.rds_snapshots import EXPORT, Snapshots
 from zeroetl_dagster.local.aws.service import Call
 from zeroetl_dagster.local.aws.snapshot_data import Capture, Table, read_manifest
+from zeroetl_dagster.local.aws.snapshot_runs import EXPORT
 from zeroetl_dagster.local.aws.times import moment
 
 if TYPE_CHECKING:
@@ -29,12 +31,13 @@ _IDENTIFIER = re.compile(r"[A-Za-z](?:-?[A-Za-z0-9]+)*")
 _PLAIN = re.compile(r"[A-Za-z0-9_$]+(?:\.[A-Za-z0-9_$]+){0,2}")
 
 
-class ExportTasks(Snapshots):
+class ExportTasks(Backups):
     """Operations on export tasks."""
 
     def __init__(self, world: World, transitions: Transitions) -> None:
         super().__init__(world, transitions)
-        self.exports = ExportRuns(world, self._root, self._sweep)
+        self.exports = ExportRuns(world, self.runs.root, self.runs.sweep)
+        self._starting = threading.Lock()
 
     def start_export_task(self, call: Call) -> Document:
         name = _identifier(call)
@@ -55,9 +58,8 @@ class ExportTasks(Snapshots):
         role = self._role(call)
         key_arn = self._key_arn(call, call.params["KmsKeyId"])
         only = call.params.get("ExportOnly", [])
-        tables = capture.tables if capture is not None else read_manifest(self._root / source["data"])
+        tables = capture.tables if capture is not None else read_manifest(self.runs.root / source["data"])
         _check_only(only, tables)
-        self._require_free(call, source["SourceArn"])
         task = {
             "ExportTaskIdentifier": name,
             "S3Bucket": call.params["S3BucketName"],
@@ -71,8 +73,10 @@ class ExportTasks(Snapshots):
             **source,
             "requested_at": time.time(),
         }
-        if not self.store.insert(EXPORT, call.key(name), task):
-            raise _exists(name)
+        with self._starting:  # two calls at once must not both find the last place free
+            self._require_free(call, source["SourceArn"])
+            if not self.store.insert(EXPORT, call.key(name), task):
+                raise _exists(name)
         self.exports.begin(call.key(name), capture)
         return shown(task)
 
@@ -115,6 +119,10 @@ class ExportTasks(Snapshots):
         """Go on with tasks that a kill interrupted."""
         self.exports.resume()
 
+    def stop_exports(self) -> None:
+        """Leave the running tasks as they are, for the next start."""
+        self.exports.stop()
+
     # ---- what is checked -------------------------------------------------------------------------------------------
 
     def _export_source(self, call: Call) -> tuple[Document, Capture | None]:
@@ -140,7 +148,7 @@ class ExportTasks(Snapshots):
                 raise AwsError("InvalidExportSourceState", message)
             capture = self.capture(key)
             members = {"SourceArn": arn, "SourceType": "CLUSTER", "SnapshotTime": capture.moment}
-            return {**members, "data": self._place().name}, capture
+            return {**members, "data": self.runs.place().name}, capture
         if kind == "snapshot":
             raise AwsError("DBSnapshotNotFound", f"DBSnapshot not found: {arn}")
         raise AwsError(

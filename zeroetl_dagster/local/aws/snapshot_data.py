@@ -1,23 +1,26 @@
 """What a snapshot of a PostgreSQL cluster holds: every table as of one moment, as COPY's own text, compressed.
 
 The moment is fixed when `Capture` is made: one REPEATABLE READ transaction a database, whose snapshots PostgreSQL keeps
-until the tables are copied, whatever is written meanwhile. Text is exact for every type, is read back in bounded memory
-and needs no second server. A snapshot is a folder: `snapshot.json` (written last: a folder without it is no snapshot)
-and a file a table.
+until the tables are copied, whatever is written meanwhile. What no snapshot guards against (TRUNCATE, DROP TABLE, ALTER
+TABLE) waits for the copy, which AWS does not need. Text is exact for every type, is read back in bounded memory and
+needs no second server. A snapshot is a folder: `snapshot.json` (written last: a folder without it is no snapshot) and a
+file a table.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import psycopg2.errors
 import psycopg2.extensions
 
 MANIFEST = "snapshot.json"
@@ -35,16 +38,19 @@ WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname !~ '^pg_' AND n.n
 ORDER BY n.nspname, c.relname
 """
 _COLUMNS = """
-SELECT column_name, CASE WHEN domain_name IS NULL THEN data_type ELSE 'domain' END, domain_name IS NOT NULL,
-       coalesce(character_maximum_length, 0), coalesce(numeric_precision, 0), coalesce(datetime_precision, 0), data_type
-FROM information_schema.columns WHERE table_schema = %s AND table_name = %s ORDER BY ordinal_position
+SELECT table_schema, table_name, column_name, data_type, domain_name IS NOT NULL,
+       coalesce(character_maximum_length, 0), coalesce(numeric_precision, 0), coalesce(datetime_precision, 0)
+FROM information_schema.columns WHERE table_schema !~ '^pg_' AND table_schema <> 'information_schema'
+ORDER BY table_schema, table_name, ordinal_position
 """
 # How values look as text; not what a role or database may have set.
 _SETTINGS = (
-    "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET bytea_output = 'hex'; "
-    "SET extra_float_digits = 1; SET statement_timeout = 0; SET lock_timeout = 0; SET xmloption = content; "
+    "SET client_encoding = 'UTF8'; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; "
+    "SET bytea_output = 'hex'; SET extra_float_digits = 1; SET xmloption = content; SET statement_timeout = 0; "
     "SET idle_in_transaction_session_timeout = 0"
 )
+LOCK_SECONDS = 10
+_CHANGED_TABLES = (psycopg2.errors.UndefinedTable, psycopg2.errors.InvalidSchemaName, psycopg2.errors.DeadlockDetected)
 
 Connect = Callable[[str], Any]
 
@@ -80,23 +86,28 @@ class Table:
         return f"{self.database}.{self.schema}.{self.name}"
 
 
+class TableLocked(Exception):
+    """Somebody keeps a table to himself: the moment cannot be fixed."""
+
+
 class Capture:
-    """Holds the moment; `write` makes the folder of it. `close` in any case."""
+    """Holds the moment; `write` makes the folder of it. `close` in any case.
+
+    Raises `TableLocked` where another session holds an exclusive lock on a table for long.
+    """
 
     def __init__(self, connect: Connect) -> None:
-        self.moment = time.time()
         self._connections: dict[str, Any] = {}
+        found: list[Table] = []
         try:
             for database in self._databases(connect):
-                self._connections[database] = _begin(connect(database))
-            self.tables = [
-                table for name, connection in self._connections.items() for table in _tables(name, connection)
-            ]
+                connection = self._connections[database] = connect(database)
+                found += _begin(database, connection)
         except BaseException:
             self.close()
             raise
-        numbered = enumerate(self.tables)
-        self.tables = [Table(**{**vars(table), "file": f"{index:05d}.csv.zst"}) for index, table in numbered]
+        self.moment = time.time()
+        self.tables = [Table(**{**vars(table), "file": f"{index:05d}.csv.zst"}) for index, table in enumerate(found)]
 
     def _databases(self, connect: Connect) -> list[str]:
         connection = connect("postgres")
@@ -121,6 +132,12 @@ class Capture:
         part = folder / (MANIFEST + ".part")
         part.write_text(json.dumps(manifest))
         os.replace(part, folder / MANIFEST)
+
+    def cancel(self) -> None:
+        """End a `write` of another thread: it raises."""
+        for connection in list(self._connections.values()):
+            with contextlib.suppress(psycopg2.Error):  # closed meanwhile: it has ended
+                connection.cancel()
 
     def close(self) -> None:
         for connection in self._connections.values():
@@ -147,51 +164,72 @@ def chunks(folder: Path, table: Table, limit_bytes: int) -> Iterator[bytes]:
     if not table.columns:
         return
     with pa.OSFile(str(folder / table.file)) as file, pa.CompressedInputStream(file, "zstd") as stream:
-        held = b""
-        while True:
-            more = stream.read(CHUNK_BYTES)
-            held += more
-            if not more:
-                break
-            end = _last_row_end(held)
+        held: list[bytes] = []  # the beginning of a row, and whether it ends within quotes
+        quoted = False
+        while more := stream.read(CHUNK_BYTES):
+            quoted ^= more.count(b'"') % 2 == 1
+            end = _last_row_end(more, quoted)
             if end:
-                yield held[:end]
-                held = held[end:]
-            if len(held) >= limit_bytes:
+                yield b"".join([*held, more[:end]])
+                held = []
+            held.append(more[end:])
+            if sum(map(len, held)) >= limit_bytes:
                 raise RowTooLarge(f"a row of {table.target} has {limit_bytes} bytes or more")
-        if held:
-            yield held
+        if rest := b"".join(held):
+            yield rest
 
 
 class RowTooLarge(Exception):
     """A row beyond what an export takes."""
 
 
-def copy_folder(source: Path, target: Path) -> None:
-    """A second snapshot of the same data (hard links: the files never change)."""
-    shutil.copytree(source, target, copy_function=os.link)
+def _begin(database: str, connection: Any) -> list[Table]:
+    """Begin the transaction whose snapshot is of now; its tables.
 
-
-def _begin(connection: Any) -> Any:
-    """A transaction whose snapshot is taken now."""
+    The tables are locked before the snapshot is taken, so that it shows nothing which is not there any more: again,
+    where one came or went between.
+    """
     connection.set_session(isolation_level=psycopg2.extensions.ISOLATION_LEVEL_REPEATABLE_READ, readonly=True)
-    with connection.cursor() as cursor:
-        cursor.execute(_SETTINGS)
-        cursor.execute("SELECT txid_current_snapshot()")
-    return connection
+    while True:
+        expected = _found(connection)
+        connection.rollback()
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(_SETTINGS)
+                cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+                _lock(connection, expected)
+            found = _found(connection)
+        except psycopg2.errors.LockNotAvailable as error:
+            raise TableLocked(f"database {database}: {str(error).strip()} after {LOCK_SECONDS} s") from None
+        except _CHANGED_TABLES:
+            found = []
+        if [row[:3] for row in found] == [row[:3] for row in expected]:
+            return list(_described(database, connection, found))
+        connection.rollback()
 
 
-def _tables(database: str, connection: Any) -> Iterator[Table]:
+def _found(connection: Any) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(_TABLES)
-        found = cursor.fetchall()
-        for _, schema, name, numeric_key, size in found:
-            cursor.execute(_COLUMNS, (schema, name))
-            columns = tuple(
-                Column(column, kind if not domain else under, domain, length, precision, datetime_precision)
-                for column, kind, domain, length, precision, datetime_precision, under in cursor.fetchall()
-            )
-            yield Table(database, schema, name, columns, numeric_key, "", size)
+        return list(cursor.fetchall())
+
+
+def _lock(connection: Any, found: list[tuple[Any, ...]]) -> None:
+    from psycopg2 import sql
+
+    names = sql.SQL(", ").join(sql.SQL("ONLY ") + sql.Identifier(schema, name) for _, schema, name, *_ in found)
+    if found:
+        with connection.cursor() as cursor:
+            cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names))
+
+
+def _described(database: str, connection: Any, found: list[tuple[Any, ...]]) -> Iterator[Table]:
+    with connection.cursor() as cursor:
+        cursor.execute(_COLUMNS)
+        rows = groupby(cursor.fetchall(), key=lambda row: row[:2])
+        columns = {name: tuple(Column(*row[2:]) for row in group) for name, group in rows}
+    for _, schema, name, numeric_key, size in found:
+        yield Table(database, schema, name, columns.get((schema, name), ()), numeric_key, "", size)
 
 
 def _copy(connection: Any, table: Table, path: Path) -> tuple[int, int]:
@@ -235,14 +273,23 @@ class _Compressed(io.RawIOBase):
         super().close()
 
 
-def _last_row_end(text: bytes) -> int:
-    """After the last newline that is in no quotes: quotes before it are even, as COPY doubles those in values."""
-    quotes, end = text.count(b'"'), len(text)
-    while True:
-        newline = text.rfind(b"\n", 0, end)
-        if newline < 0:
-            return 0
-        quotes -= text.count(b'"', newline, end)
-        if quotes % 2 == 0:
-            return newline + 1
-        end = newline
+def _last_row_end(text: bytes, quoted: bool) -> int:
+    """After the last newline that is in no quotes, 0 where there is none. `quoted`: the text ends within quotes.
+
+    COPY doubles the quotes in values, so each quote opens or closes.
+    """
+    end = len(text)
+    newline = text.rfind(b"\n", 0, end)
+    while newline >= 0:
+        if not quoted:
+            quote = text.rfind(b'"', newline, end)
+            if quote < 0:
+                return newline + 1
+        else:
+            quote = text.rfind(b'"', 0, end)
+            if quote < 0:
+                return 0
+        quoted, end = not quoted, quote
+        if newline > end:
+            newline = text.rfind(b"\n", 0, end)
+    return 0
