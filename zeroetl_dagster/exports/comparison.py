@@ -27,12 +27,13 @@ class Stream:
     """What Redshift says of the replication from the source (UTC; None: it shows none).
 
     `last_commit`: newest commit of the source that was applied. `last_applied`: when. `passed`: when the first commit
-    that is as young as the snapshot was applied.
+    that is as young as the snapshot was applied. `behind` says why what is in Redshift is known to be incomplete.
     """
 
     last_commit: datetime | None
     last_applied: datetime | None
     passed: datetime | None
+    behind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ def scope(
     """What can be compared, or the verdict that nothing can. All times in UTC."""
     if stream.last_commit is None or stream.last_applied is None:
         return _not("Redshift shows no replication activity (it has aged out, or the `watch` identity may not see it)")
+    if stream.behind is not None:
+        return _not(stream.behind)
     if refreshed is None:
         return _not("the Redshift mart was never refreshed")
     if stream.last_commit <= snapshot - margin:
@@ -98,11 +101,17 @@ def compare(
     period: Period | None,
     tolerance: float,
 ) -> Verdict:
-    """Compare rows by key, column by column (those both have).
+    """Compare rows by key, column by column (those both have; the verdict names the others).
 
     Numbers are equal within `tolerance`, relative; strings without trailing blanks (CHAR is padded in one engine and
     not in the other); dates equal midnights.
     """
+    needed = list(dict.fromkeys([*keys, *([period.column] if period else [])]))
+    for engine, rows in (("Athena", athena), ("Redshift", redshift)):
+        absent = [name for name in needed if rows and name not in rows[0]]
+        if absent:
+            return _not(f"the mart in {engine} has no column {', '.join(absent)}, which `reconcile.marts` names")
+    alone = sorted(set(athena[0]) ^ set(redshift[0])) if athena and redshift else []
     if within.before is not None:
         assert period is not None
         kept = [row for row in athena if _closed(row, period, within.before)]
@@ -115,11 +124,12 @@ def compare(
         return _not(f"the columns {', '.join(keys)} do not tell the rows of the mart apart")
     found = _differences(ours, theirs, keys, tolerance)
     which = "" if within.before is None else f" of periods that ended before the snapshot ({left_out} rows left out)"
+    not_both = f"; in one engine only, hence not compared: {', '.join(alone)}" if alone else ""
     if found:
         shown = "; ".join(found[:_SHOWN]) + ("; …" if len(found) > _SHOWN else "")
-        reason = f"{len(found)} differences{which}: {shown}"
+        reason = f"{len(found)} differences{which}: {shown}{not_both}"
         return Verdict("different", reason, len(athena), left_out, within.before is None)
-    reason = f"{len(athena)} rows{which} are equal in both engines"
+    reason = f"{len(athena)} rows{which} are equal in both engines{not_both}"
     return Verdict("equal", reason, len(athena), left_out, within.before is None)
 
 
@@ -130,7 +140,7 @@ def same(left: Any, right: Any, tolerance: float) -> bool:
     if isinstance(left, bool) or isinstance(right, bool):
         return bool(left) == bool(right)
     if isinstance(left, int | float | Decimal) and isinstance(right, int | float | Decimal):
-        if left == right:
+        if left == right or (math.isnan(left) and math.isnan(right)):
             return True
         return math.isclose(float(left), float(right), rel_tol=tolerance, abs_tol=tolerance)
     return bool(_plain(left) == _plain(right))

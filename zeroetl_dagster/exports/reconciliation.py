@@ -36,6 +36,10 @@ SELECT max(last_commit_timestamp) AS last_commit, max(integration_end_time) AS l
 FROM sys_integration_activity
 WHERE trim(target_database) = %s AND modified_tables > 0"""
 
+# All columns: those that tell of detected and applied changes are newer than the view itself.
+_INTEGRATION = "SELECT * FROM svv_integration WHERE trim(target_database) = %s"
+_REPLICATES = "CdcRefreshState"
+
 
 class NotKnown(Exception):
     """Something that the comparison needs is not recorded; the message says what."""
@@ -159,7 +163,22 @@ def _stream(redshift: Any, wanted: Reconciliation, snapshot: datetime) -> Stream
     with redshift.session("watch") as session:
         moment = snapshot.astimezone(UTC).replace(tzinfo=None)
         (row,) = session.query(_ACTIVITY, (moment, wanted.integration_database))
-    return Stream(*(_utc(row[name]) for name in ("last_commit", "last_applied", "passed")))
+        behind = _behind(list(session.query(_INTEGRATION, (wanted.integration_database,))), wanted)
+    return Stream(_utc(row["last_commit"]), _utc(row["last_applied"]), _utc(row["passed"]), behind)
+
+
+def _behind(integrations: list[dict[str, Any]], wanted: Reconciliation) -> str | None:
+    """Why Redshift is known to lack something of the source."""
+    if not integrations:
+        return f"Redshift shows no integration with the database {wanted.integration_database}"
+    row = integrations[0]
+    state = str(row.get("state") or "").strip()
+    if state != _REPLICATES:
+        return f"the integration of {wanted.integration_database} is in {state}"
+    detected, applied = (_utc(row.get(f"latest_{what}_change_time")) for what in ("detected", "applied"))
+    if detected is not None and (applied is None or applied < detected):
+        return f"a change of {detected:%Y-%m-%d %H:%M:%S} UTC is on its way to Redshift and not applied yet"
+    return None
 
 
 def _athena_rows(

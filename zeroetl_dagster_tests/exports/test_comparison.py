@@ -76,6 +76,7 @@ def test_otherwise_nothing_is_compared_and_the_reason_is_given(found: Scope | Ve
         (None, None, True),
         (True, 1, True),
         (float("nan"), 1.0, False),
+        (float("nan"), float("nan"), True),
         (Decimal("5"), "5", False),
     ],
 )
@@ -128,6 +129,18 @@ def test_keys_that_do_not_identify_a_row_make_no_comparison() -> None:
     assert "do not tell the rows" in held(rows(("a", 1), ("a", 2)), rows(("a", 1))).reason
 
 
-def test_columns_of_one_side_only_are_not_compared() -> None:
+def test_columns_of_one_side_only_are_not_compared_and_named() -> None:
     left = [{"week": 1, "paid": 1, "more": 7}]
-    assert held(left, rows((1, 1))).status == "equal"
+    found = held(left, rows((1, 1)))
+    assert found.status == "equal"
+    assert found.reason == "1 rows are equal in both engines; in one engine only, hence not compared: more"
+
+
+def test_a_column_that_the_configuration_names_and_a_mart_has_not() -> None:
+    left = [{"paid": 1}]
+    assert reason(held(left, rows((1, 1)))) == ("the mart in Athena has no column week, which `reconcile.marts` names")
+
+
+def test_marts_without_rows_are_equal() -> None:
+    assert held([], []).status == "equal"
+    assert held([], rows((1, 1))).status == "different"

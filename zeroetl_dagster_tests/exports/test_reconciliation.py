@@ -36,6 +36,7 @@ class Engine:
     marts: dict[str, list[tuple[Any, ...]]]
     activity: tuple[Any, Any, Any] = (datetime(2024, 5, 1, 2), datetime(2024, 5, 1, 2, 1), None)
     fail: Exception | None = None
+    integration: list[tuple[Any, ...]] = field(default_factory=lambda: [("CdcRefreshState ", None, None)])
     asked: list[tuple[str, str]] = field(default_factory=list)
 
     @contextmanager
@@ -48,6 +49,8 @@ class Engine:
     def _rows(self, sql: str) -> Rows:
         if "sys_integration_activity" in sql:
             return Rows(("last_commit", "last_applied", "passed"), [self.activity])
+        if "svv_integration" in sql:
+            return Rows(("state", "latest_detected_change_time", "latest_applied_change_time"), self.integration)
         self.asked.append(("", sql))
         relation = sql.split("FROM ")[1].split(" LIMIT")[0].split(" WHERE")[0]
         return Rows(("week", "paid"), self.marts[relation])
@@ -178,6 +181,30 @@ def test_a_warehouse_that_cannot_be_reached_is_not_comparable(instance: Any, ath
     record(instance)
     warehouse.fail = RedshiftUnavailable("workgroup analytics is paused")
     assert "is paused" in not_comparable(instance, athena, warehouse)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ([], "shows no integration with the database shop_zetl"),
+        ([("ErrorState", None, None)], "the integration of shop_zetl is in ErrorState"),
+        ([("CdcRefreshState", datetime(2024, 5, 1, 2), None)], "a change of 2024-05-01 02:00:00 UTC is on its way"),
+        ([("CdcRefreshState", datetime(2024, 5, 1, 2), datetime(2024, 5, 1, 1))], "is on its way to Redshift"),
+    ],
+)
+def test_a_stream_that_is_behind_makes_them_not_comparable(
+    instance: Any, athena: Any, warehouse: Any, row: list[Any], words: str
+) -> None:
+    record(instance)
+    warehouse.integration = row
+    assert words in not_comparable(instance, athena, warehouse)
+
+
+def test_a_stream_that_has_applied_what_it_detected_is_not_behind(instance: Any, athena: Any, warehouse: Any) -> None:
+    record(instance)
+    moment = datetime(2024, 5, 1, 2)
+    warehouse.integration = [("CdcRefreshState", moment, moment)]
+    assert evaluate(instance, athena, warehouse).passed
 
 
 def test_times_may_come_as_text(instance: Any, athena: Any, warehouse: Any) -> None:
