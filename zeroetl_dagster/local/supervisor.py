@@ -119,10 +119,10 @@ def run(folder: DataFolder, *, port: int | None, say: Callable[[str], None]) -> 
     prepare(folder)
     with _lock(folder):
         end_leftovers(folder)
-        stopping = _Stop()
         chosen = port or _last_port(folder) or free_port()
         if answers(chosen):
             raise StartFailed(f"port {chosen} is in use by another program: give another --port, or none")
+        stopping = _Stop()
         server = _start_server(folder, chosen)
         try:
             _wait_ready(folder, server)

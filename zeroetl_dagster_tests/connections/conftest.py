@@ -63,6 +63,7 @@ class Warehouse:
 
     def __init__(self, session: Any) -> None:
         self.session = session
+        self.aws = Aws(name="aws")
         serverless = session.client("redshift-serverless")
         serverless.create_namespace(namespaceName=NAME, dbName="dev", manageAdminPassword=True)
         serverless.create_workgroup(
@@ -90,7 +91,7 @@ class Warehouse:
         given: dict[str, Any] = {"aws": "aws", "workgroup": NAME, **more}
         if marts is not None:
             given["marts"] = Identity.model_validate(marts)
-        return Redshift(RedshiftConnection.model_validate(given), Aws(name="aws"), "warehouse")
+        return Redshift(RedshiftConnection.model_validate(given), self.aws, "warehouse")
 
 
 @contextmanager

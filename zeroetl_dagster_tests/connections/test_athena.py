@@ -63,7 +63,7 @@ def lake(embedded: Embedded) -> Iterator[Any]:
     s3.delete_bucket(Bucket=BUCKET)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def athena(lake: Any) -> Athena:
     settings = AthenaConnection(aws="aws", workgroup=WORKGROUP, database="connections_tests")
     return Athena(settings, Aws(), "lake")
@@ -118,7 +118,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=8, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(VALUES, min_size=1, max_size=12))
 def test_any_value_comes_back_as_it_was(athena: Athena, values: list[Any]) -> None:
     marks = ", ".join(f"? AS c{number}" for number in range(len(values)))

@@ -22,7 +22,7 @@ CHARACTERS = st.one_of(
 )
 NAMES = st.text(CHARACTERS, min_size=1, max_size=30).filter(lambda name: len(name.encode()) <= MAX_IDENTIFIER_BYTES)
 ON_REDSHIFT = settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -44,7 +44,7 @@ def test_any_name_names_a_column(session: RedshiftSession, name: str) -> None:
     ]
 
 
-@settings(ON_REDSHIFT, max_examples=12)
+@settings(ON_REDSHIFT, max_examples=10)
 @given(schema=NAMES, table=NAMES, column=NAMES)
 def test_any_name_names_a_schema_and_a_table(session: RedshiftSession, schema: str, table: str, column: str) -> None:
     schema = f"s {schema}"[:60]  # not one that is there already
