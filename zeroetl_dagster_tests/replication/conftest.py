@@ -109,6 +109,13 @@ class Provisioned:
                 for statement in statements:
                     cursor.execute(statement)
 
+    def ask(self, query: str) -> list[tuple[Any, ...]]:
+        """At the source."""
+        with closing(psycopg2.connect(**self.source)) as connection, connection.cursor() as cursor:
+            cursor.execute(query)
+            rows: list[tuple[Any, ...]] = cursor.fetchall()
+            return rows
+
     def states(self) -> dict[TableName, TableState]:
         with self.session() as session:
             return read_table_states(session, self.integration_id, self.settings.target.database)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psutil
 import pytest
 from dagster._core.scheduler.instigation import TickStatus
 
 from zeroetl_dagster.connections.redshift import RedshiftSession
 from zeroetl_dagster.connections.resources import RedshiftResource
-from zeroetl_dagster.replication.activity import refresh_failed_tables
+from zeroetl_dagster.connections.sql import qualified
+from zeroetl_dagster.local import supervisor
+from zeroetl_dagster.local.folder import DataFolder
+from zeroetl_dagster.replication.activity import read_newest_activity, refresh_failed_tables
 from zeroetl_dagster.replication.resources import SYNCED_CHECK, table_key
 from zeroetl_dagster.settings.connections import RedshiftConnection
 from zeroetl_dagster.settings.replication import TableName
@@ -295,3 +301,50 @@ def test_a_process_killed_between_its_events_and_its_cursor_loses_and_invents_no
         assert plain(killed.materialization(SALES))["zeroetl/updated_rows"] == plain(sales)["zeroetl/updated_rows"]
         versions = [(one.tags or {})["dagster/data_version"] for one in killed.history(USERS)]
         assert len(set(versions)) == 2, "the same change twice has the same version: marts are refreshed once"
+
+
+def test_a_warehouse_killed_in_mid_transaction_loses_and_invents_nothing(watched: Watched, embedded: Embedded) -> None:
+    """Its process is the whole embedded AWS; the source goes on writing, and the sensor ticking."""
+    watched.settle()
+    folder = DataFolder(embedded.data_dir)
+    before = supervisor.running(folder)
+    assert before is not None
+    stop = threading.Event()
+
+    def write() -> None:
+        for number in itertools.count():
+            watched.tickit.run(f"UPDATE users SET city = 'city {number}' WHERE userid % 10 = {number % 10}")
+            if stop.is_set():
+                return
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    watched.until(USERS)
+    os.kill(before.pid, signal.SIGKILL)
+    while (now := supervisor.running(folder)) is None or now.pid == before.pid:
+        watched.tick()
+    watched.until(USERS)
+    stop.set()
+    writing.join()
+    watched.settle()
+    source = watched.tickit.ask("SELECT count(*), md5(string_agg(city, ',' ORDER BY userid)) FROM users")
+    users = qualified(SETTINGS.target.database, *USERS)
+    with watched.tickit.session() as session:
+        target = session.query(f"SELECT count(*), md5(listagg(city, ',') WITHIN GROUP (ORDER BY userid)) FROM {users}")
+        key = (session, watched.tickit.integration_id, SETTINGS.target.database)
+        newest = max(one.record_time for one in read_newest_activity(*key, overlap_seconds=0) if one.name == USERS)
+    assert [tuple(row) for row in target.rows] == source
+    assert watched.version(USERS).split("/")[1] == newest.replace(tzinfo=None).isoformat(timespec="microseconds")
+    versions = [(one.tags or {})["dagster/data_version"] for one in watched.history(USERS)]
+    assert len(versions) == len(set(versions)), "no change was reported twice"
+
+
+def test_no_password_is_in_the_instance_or_on_a_command_line(watched: Watched) -> None:
+    passwords = [watched.tickit.source["password"], *(login.password for login in watched.redshift._logins.values())]
+    assert len(passwords) == 2
+    home = Path(watched.instance.root_directory)
+    stored = b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())
+    assert b"zeroetl/checkpoint" in stored
+    commands = "\n".join(" ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"]))
+    for password in passwords:
+        assert password.encode() not in stored and password not in commands
