@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from zeroetl_dagster.connections.athena import Athena, AthenaError, literal
 from zeroetl_dagster.connections.aws import Aws, AwsError
+from zeroetl_dagster.connections.waiting import Backoff, wait_for
 from zeroetl_dagster.settings.connections import AthenaConnection
 from zeroetl_dagster_tests.conftest import Embedded
 
@@ -181,4 +182,11 @@ def test_an_interrupted_query_is_stopped(athena: Athena, lake: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
         athena.query(slow)
     (query_id,) = set(lake.list_query_executions(WorkGroup=WORKGROUP)["QueryExecutionIds"]) - before
-    assert status(lake, query_id) == "CANCELLED"
+    wait_for(  # Athena stops a query some time after it was asked to; by itself this one would run for hours
+        lambda: status(lake, query_id),
+        until=lambda state: state == "CANCELLED",
+        describe=str,
+        timeout_seconds=30,
+        report=lambda _: None,
+        poll=Backoff(0.05, 1, 0.05, 0),
+    )
