@@ -162,6 +162,27 @@ def test_temporary_credentials_are_kept_and_renewed_before_they_end(warehouse: W
     assert user(redshift) == "IAM:admin" and redshift._logins["marts"].expires_at >= first.expires_at
 
 
+def test_a_user_of_iam_made_before_its_first_login_keeps_what_it_was_granted(
+    embedded: Embedded, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with warehouse.redshift().session("admin") as admin:
+        admin.execute('CREATE USER "IAM:ann" PASSWORD DISABLE')
+        admin.execute('ALTER USER "IAM:ann" CREATEUSER')
+    monkeypatch.setenv("NOTHING", "")
+    with pytest.raises(RedshiftDenied, match="password authentication failed"):
+        user(warehouse.redshift({"user": "IAM:ann", "password_env": "NOTHING"}))
+    iam = embedded.session.client("iam")
+    iam.create_user(UserName="ann")
+    key = iam.create_access_key(UserName="ann")["AccessKey"]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+    redshift = Redshift(warehouse.redshift({"iam": True}).settings, Aws(), "warehouse")
+    with redshift.session("marts") as session:
+        assert session.query("SELECT usesuper FROM pg_user WHERE usename = current_user").rows == [(True,)]
+    iam.delete_access_key(UserName="ann", AccessKeyId=key["AccessKeyId"])
+    iam.delete_user(UserName="ann")
+
+
 @pytest.fixture(scope="module")
 def cluster(embedded: Embedded, warehouse: Warehouse) -> Iterator[Callable[..., Redshift]]:
     """A provisioned cluster without a managed password."""

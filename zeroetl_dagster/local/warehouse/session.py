@@ -287,9 +287,10 @@ class Session:
         found = self.namespace.user(args["name"])
         if args["create"] and found:
             raise SqlError("42710", f'user "{args["name"]}" already exists')
-        if args["password"] or found is None:
-            password = args["password"] or ""
-            self.namespace.set_password(args["name"], password, superuser=None, expires_at=None)
+        if args["password"]:
+            self.namespace.set_password(args["name"], args["password"], superuser=None, expires_at=None)
+        elif found is None:  # PASSWORD DISABLE: only temporary passwords open it
+            self.namespace.put_user(User(args["name"], "", ""))
         user = self.namespace.user(args["name"])
         assert user is not None
         user.superuser = user.superuser if args["superuser"] is None else args["superuser"]
