@@ -153,7 +153,7 @@ def test_a_crawler_that_runs_for_somebody_else_is_waited_for(shop: Shop) -> None
         theirs.start_crawler(Name="shared")
 
     events.register("before-call.glue.UpdateCrawler", start)
-    with shop.delays(modifying_seconds=0.5):
+    with shop.delays(modifying_seconds=0.2):
         again = pipeline.run(only=pipeline.following)
     assert again.success and "shared/public/sales" in made(again)
     said = [entry.user_message for entry in pipeline.instance.all_logs(again.run_id)]
