@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 
+from zeroetl_dagster.local.aws.export_run import WRITING_AT_ONCE
 from zeroetl_dagster.local.aws.iam import Iam
 from zeroetl_dagster.local.aws.kms import Kms
 from zeroetl_dagster.local.aws.rds import Rds
@@ -31,6 +33,8 @@ ALL_OF_S3 = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
 class Bed(ControlPlane):
     """`start` also goes on with what was under way; `stop` leaves the PostgreSQL servers running, as a kill does."""
 
+    account, region = ACCOUNT, REGION
+
     def __init__(self, root: Path) -> None:
         super().__init__(root, self._compose, postgres=PostgresServers(DataFolder(root)))
         self.rds, self.s3, self.iam, self.kms = (self.client(name) for name in ("rds", "s3", "iam", "kms"))
@@ -44,7 +48,7 @@ class Bed(ControlPlane):
         super().start()
         self.service.resume_servers()
         self.transitions.start()
-        self.service.resume_snapshots()
+        self.service.runs.resume()  # without the thread that takes automated snapshots: tests ask for them
         self.service.resume_exports()
         self.rds, self.s3, self.iam, self.kms = (self.client(name) for name in ("rds", "s3", "iam", "kms"))
 
@@ -89,8 +93,12 @@ class Bed(ControlPlane):
         """Until every cluster and instance has the status that it is on the way to."""
         assert self.transitions.wait_idle(30)
 
+    def server_of(self, name: str, account: str = ACCOUNT) -> str:
+        """The key of a cluster's PostgreSQL server."""
+        return f"{account}/{REGION}/{name}"
+
     def sql(self, statements: str, *, of: str, database: str = "shop", account: str = ACCOUNT) -> list[Any]:
-        with_it = psycopg2.connect(**self.world.postgres.dsn(f"{account}/{REGION}/{of}", database))
+        with_it = psycopg2.connect(**self.world.postgres.dsn(self.server_of(of, account), database))
         try:
             with_it.autocommit = True
             with with_it.cursor() as cursor:
@@ -142,6 +150,17 @@ class Bed(ControlPlane):
     def export(self, name: str, source: str, **more: Any) -> dict[str, Any]:
         self.start_export(name, source, **more)
         return self.ended(name)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Export tasks stay STARTING, as AWS lets them for hours."""
+        for _ in range(WRITING_AT_ONCE):
+            self.service.exports._writing.acquire()
+        try:
+            yield
+        finally:
+            for _ in range(WRITING_AT_ONCE):
+                self.service.exports._writing.release()
 
     def keys(self, prefix: str) -> list[str]:
         """Keys below a prefix, without it."""

@@ -138,7 +138,12 @@ class Clusters(ParameterGroups):
     def delete_db_cluster(self, call: Call) -> Document:
         call.only("DBClusterIdentifier", "SkipFinalSnapshot", "FinalDBSnapshotIdentifier", "DeleteAutomatedBackups")
         key, cluster = self.find_cluster(call, call.params["DBClusterIdentifier"])
-        self._check_final_snapshot(call, key, cluster)
+        if bool(call.params.get("FinalDBSnapshotIdentifier")) == bool(call.params.get("SkipFinalSnapshot")):
+            raise AwsError(
+                "InvalidParameterCombination",
+                "FinalDBSnapshotIdentifier is required unless SkipFinalSnapshot is specified, and may not be given "
+                "with it.",
+            )
         if cluster["DeletionProtection"]:
             raise AwsError(
                 "InvalidParameterCombination",
@@ -153,6 +158,7 @@ class Clusters(ParameterGroups):
             raise AwsError(
                 "InvalidDBClusterStateFault", f"DbCluster {cluster['DBClusterIdentifier']} is being deleted."
             )
+        self.take_final_snapshot(call, key, cluster)
         cluster = self._set_cluster(key, "deleting")
         self.transitions.plan(CLUSTER, key, "delete", self.world.delays.deleting_seconds)
         return {"DBCluster": self._shown_cluster(key, cluster)}
@@ -182,15 +188,8 @@ class Clusters(ParameterGroups):
 
     # ---- parts of the operations ---------------------------------------------------------------------------------
 
-    def _check_final_snapshot(self, call: Call, key: str, cluster: Document) -> None:
-        """Raises `AwsError` unless the caller waives the final snapshot (there are no snapshots here yet)."""
-        if call.params.get("FinalDBSnapshotIdentifier"):
-            call.only("DBClusterIdentifier", "SkipFinalSnapshot", "DeleteAutomatedBackups")
-        if not call.params.get("SkipFinalSnapshot"):
-            raise AwsError(
-                "InvalidParameterCombination",
-                "FinalDBSnapshotIdentifier is required unless SkipFinalSnapshot is specified.",
-            )
+    def take_final_snapshot(self, call: Call, key: str, cluster: Document) -> None:
+        """Called before a cluster goes: take the snapshot that the caller asked for, if any."""
 
     def _new_cluster(self, call: Call, name: str) -> Document:
         if call.params.get("EngineMode", "provisioned") != "provisioned":

@@ -237,18 +237,13 @@ class Snapshots(IntegrationOperations):
 
     # ---- before a cluster goes -------------------------------------------------------------------------------------
 
-    def _check_final_snapshot(self, call: Call, key: str, cluster: Document) -> None:
-        """Take the final snapshot that the caller asked for, or see that it was waived. Raises `AwsError`."""
-        wanted, skipped = call.params.get("FinalDBSnapshotIdentifier"), call.params.get("SkipFinalSnapshot")
-        if bool(wanted) == bool(skipped):
-            raise AwsError(
-                "InvalidParameterCombination",
-                "FinalDBSnapshotIdentifier is required unless SkipFinalSnapshot is specified, and may not be given "
-                "with it.",
-            )
-        if not wanted:
+    def take_final_snapshot(self, call: Call, key: str, cluster: Document) -> None:
+        """It is available when this returns. Raises `AwsError`."""
+        if not call.params.get("FinalDBSnapshotIdentifier"):
             return
         name = identifier(call, "FinalDBSnapshotIdentifier")
+        if self.store.get(SNAPSHOT, call.key(name)) is not None:
+            raise _exists(name)
         with self._server(key):
             made = self.take(key, cluster, name, "manual", [])
             if made is None:

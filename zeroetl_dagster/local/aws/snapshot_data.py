@@ -29,13 +29,16 @@ _INTERNAL = ("rdsadmin",)  # databases that are the service's own
 _DATABASES = "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname"
 # Ordinary tables (partitions are tables, their parents hold no rows) that outlive a session and a crash.
 _TABLES = """
-SELECT c.oid, n.nspname, c.relname, EXISTS (
-         SELECT 1 FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
-         WHERE i.indrelid = c.oid AND i.indisprimary AND a.atttypid IN (20, 21, 23)) AS numeric_key,
-       pg_table_size(c.oid)
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+SELECT c.oid, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
 ORDER BY n.nspname, c.relname
+"""
+# Asked for when the tables are locked: a size waits for whoever has a table to himself.
+_SIZES = """
+SELECT c.oid, pg_table_size(c.oid), EXISTS (
+         SELECT 1 FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
+         WHERE i.indrelid = c.oid AND i.indisprimary AND a.atttypid IN (20, 21, 23))
+FROM pg_class c WHERE c.oid = ANY(%s)
 """
 _COLUMNS = """
 SELECT table_schema, table_name, column_name, data_type, domain_name IS NOT NULL,
@@ -203,7 +206,7 @@ def _begin(database: str, connection: Any) -> list[Table]:
             raise TableLocked(f"database {database}: {str(error).strip()} after {LOCK_SECONDS} s") from None
         except _CHANGED_TABLES:
             found = []
-        if [row[:3] for row in found] == [row[:3] for row in expected]:
+        if found == expected:
             return list(_described(database, connection, found))
         connection.rollback()
 
@@ -217,7 +220,7 @@ def _found(connection: Any) -> list[tuple[Any, ...]]:
 def _lock(connection: Any, found: list[tuple[Any, ...]]) -> None:
     from psycopg2 import sql
 
-    names = sql.SQL(", ").join(sql.SQL("ONLY ") + sql.Identifier(schema, name) for _, schema, name, *_ in found)
+    names = sql.SQL(", ").join(sql.SQL("ONLY ") + sql.Identifier(schema, name) for _, schema, name in found)
     if found:
         with connection.cursor() as cursor:
             cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names))
@@ -228,7 +231,10 @@ def _described(database: str, connection: Any, found: list[tuple[Any, ...]]) -> 
         cursor.execute(_COLUMNS)
         rows = groupby(cursor.fetchall(), key=lambda row: row[:2])
         columns = {name: tuple(Column(*row[2:]) for row in group) for name, group in rows}
-    for _, schema, name, numeric_key, size in found:
+        cursor.execute(_SIZES, ([oid for oid, _, _ in found],))
+        sizes = {oid: (size, numeric_key) for oid, size, numeric_key in cursor.fetchall()}
+    for oid, schema, name in found:
+        size, numeric_key = sizes[oid]
         yield Table(database, schema, name, columns.get((schema, name), ()), numeric_key, "", size)
 
 
