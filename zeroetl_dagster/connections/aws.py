@@ -51,8 +51,8 @@ class Aws:
         with self._lock:
             if service not in self._clients:
                 config = Config(
-                    retries={"mode": "standard", "max_attempts": 6},
-                    connect_timeout=10,
+                    retries={"mode": "standard", "max_attempts": 5},
+                    connect_timeout=5,  # five attempts must end within a sensor tick (Dagster gives it 60 s)
                     read_timeout=60,
                     user_agent_extra="zeroetl-dagster",
                 )

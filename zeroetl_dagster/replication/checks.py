@@ -14,7 +14,7 @@ from dagster import AssetCheckExecutionContext
 from zeroetl_dagster.connections.sql import qualified
 from zeroetl_dagster.replication import row_counts
 from zeroetl_dagster.replication.activity import SYNCED, TableState, read_table_states
-from zeroetl_dagster.replication.faults import explain_table
+from zeroetl_dagster.replication.faults import ABSENT, explain_table
 from zeroetl_dagster.replication.probe import probe
 from zeroetl_dagster.replication.resources import SYNCED_CHECK, Pipeline, required_resources, step_key, table_key
 from zeroetl_dagster.replication.sensor import limits_of
@@ -73,7 +73,7 @@ def _synced(pipeline: Pipeline, chosen: Tables) -> Iterator[dg.AssetCheckResult]
     states = _states(pipeline)
     for key, table in chosen.items():
         state = states.get(table)
-        name, reason = (state.state, state.reason) if state is not None else ("Absent", "no such table in Redshift")
+        name, reason = (state.state, state.reason) if state is not None else (ABSENT, "")
         yield dg.AssetCheckResult(
             passed=name == SYNCED,
             asset_key=key,
