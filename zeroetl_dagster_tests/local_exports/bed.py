@@ -127,6 +127,11 @@ class Bed(ControlPlane):
         (found,) = answer["DBClusterSnapshots"]
         return dict(found)
 
+    def automated_keys(self, cluster: str) -> list[str]:
+        """The store's keys of a cluster's automated snapshots."""
+        items = self.world.store.items("rds.snapshot", f"{ACCOUNT}/{REGION}/rds:{cluster}-")
+        return [key for key, _ in items]
+
     # ---- exports -------------------------------------------------------------------------------------------------
 
     def start_export(self, name: str, source: str, *, rds: Any = None, **more: Any) -> dict[str, Any]:

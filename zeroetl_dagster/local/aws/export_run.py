@@ -35,6 +35,7 @@ SERVICE = "export.rds.amazonaws.com"
 ACTIVE = ("STARTING", "IN_PROGRESS", "CANCELING")
 WRITING_AT_ONCE = 2
 TABLES_A_FILE = 100
+TELL_SECONDS = 0.2  # how often the percentage is written down, and a cancellation looked for
 _GB = 1 << 30
 # What the export role must be allowed (Aurora guide, "Providing access to an Amazon S3 bucket using an IAM role").
 _ON_BUCKET = ("s3:ListBucket", "s3:GetBucketLocation")
@@ -241,6 +242,7 @@ class _TaskWriter:
         """The members that the task ends with. Raises `ExportCanceled`, `ExportFailed`."""
         entries, skipped = [], []
         for table in self._tables:
+            self._runs._stop_if_asked(self._key)
             started = time.time()
             reason = skip_reason(table)
             if reason is None:
@@ -281,7 +283,7 @@ class _TaskWriter:
     def _progress(self, size: int) -> None:
         self._done += size
         now = time.time()
-        if now - self._told > 0.2:
+        if now - self._told >= TELL_SECONDS:
             self._told = now
             self._runs._stop_if_asked(self._key)
             percent = min(int(100 * self._done / self._total), 99)

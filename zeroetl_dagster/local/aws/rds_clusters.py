@@ -122,6 +122,7 @@ class Clusters(ParameterGroups):
         version = call.params.get("EngineVersion")
         call.only(*_MODIFY, *_MODIFIABLE, *(["EngineVersion"] if version == cluster["EngineVersion"] else []))
         self._require_status(cluster, "available")
+        _check_retention(call)
         changes = {name: call.params[name] for name in _MODIFIABLE if name in call.params}
         if group := call.params.get("DBClusterParameterGroupName"):
             changes["DBClusterParameterGroup"] = self._attachable(call, group, cluster)
@@ -195,6 +196,7 @@ class Clusters(ParameterGroups):
         if call.params.get("EngineMode", "provisioned") != "provisioned":
             call.only()
         engine, version = engine_version(call.params["Engine"], call.params.get("EngineVersion"))
+        _check_retention(call)
         cluster: Document = {
             **KEPT,
             **{member: call.params[member] for member in KEPT if member in call.params},
@@ -406,6 +408,14 @@ def _master_username(call: Call) -> str:
             "InvalidParameterValue", f"MasterUsername {name} cannot be used as it is a reserved word used by the engine"
         )
     return name
+
+
+def _check_retention(call: Call) -> None:
+    days = call.params.get("BackupRetentionPeriod", 1)
+    if not 1 <= days <= 35:
+        raise AwsError(
+            "InvalidParameterValue", f"Invalid backup retention period: {days}. Must be between 1 and 35 days."
+        )
 
 
 def _security_groups(call: Call) -> list[Document]:
