@@ -76,7 +76,7 @@ def build_export_definitions(settings: SnapshotExportSettings, tables: Sequence[
         jobs=[job, *([reconciling] if reconciling else [])],
         schedules=[schedule] if schedule else [],
         sensors=[
-            build_sensor(settings, keys),
+            build_sensor(settings, keys, job),
             *([reconcile_sensor.build_sensor(settings, reconciling)] if reconciling else []),
         ],
     )

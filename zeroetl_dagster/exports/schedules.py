@@ -13,11 +13,12 @@ from zeroetl_dagster.settings.exports import SnapshotExportSettings
 
 
 def build_job(settings: SnapshotExportSettings, table_keys: Sequence[AssetKey]) -> dg.UnresolvedAssetJobDefinition:
-    """`<name>__export_job`: one day, from snapshot to catalogue."""
+    """`<name>__export_job`: one day, from snapshot to catalogue, in one process (its two steps wait for AWS)."""
     return dg.define_asset_job(
         f"{settings.name}__export_job",
         selection=dg.AssetSelection.assets(face.export_key(settings), face.catalogue_key(settings), *table_keys),
         description="Exports the day's snapshot and catalogues its tables.",
+        executor_def=dg.in_process_executor,
     )
 
 

@@ -45,14 +45,20 @@ _RUN_STATES: dict[DagsterRunStatus, RunState] = {
 
 
 def build_sensor(
-    settings: SnapshotExportSettings, table_keys: Sequence[AssetKey], now: Clock = lambda: datetime.now(UTC)
+    settings: SnapshotExportSettings,
+    table_keys: Sequence[AssetKey],
+    job: dg.UnresolvedAssetJobDefinition,
+    now: Clock = lambda: datetime.now(UTC),
 ) -> dg.SensorDefinition:
-    """`<name>__export_sensor`. With `wait: run` it still waits for late snapshots and lets tables follow."""
+    """`<name>__export_sensor`, which asks for parts of the export's job.
+
+    With `wait: run` it still waits for late snapshots and lets tables follow.
+    """
     export, following = face.export_key(settings), [face.catalogue_key(settings), *table_keys]
 
     @dg.sensor(
         name=f"{settings.name}__export_sensor",
-        target=dg.AssetSelection.assets(export, *following),
+        job=job,
         minimum_interval_seconds=_INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus[settings.wait.sensor_status.upper()],
         required_resource_keys={settings.source_aws},

@@ -33,7 +33,7 @@ class Ticker:
         self.keys: list[str] = []
 
     def tick(self) -> SensorExecutionData:
-        sensor = build_sensor(self.settings, [SALES_KEY], lambda: self.now)
+        sensor = build_sensor(self.settings, [SALES_KEY], build_job(self.settings, [SALES_KEY]), lambda: self.now)
         definitions = dg.Definitions(
             assets=build_assets(self.settings, asked_tables(self.settings) or []),
             sensors=[sensor],

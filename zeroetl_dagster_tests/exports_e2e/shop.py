@@ -23,6 +23,7 @@ from zeroetl_dagster.exports import face
 from zeroetl_dagster.exports.assets import Pace, build_assets
 from zeroetl_dagster.exports.daily import asked_tables
 from zeroetl_dagster.exports.names import SourceTable
+from zeroetl_dagster.exports.schedules import build_job
 from zeroetl_dagster.exports.sensor import build_sensor
 from zeroetl_dagster.local.aws.export_run import WRITING_AT_ONCE
 from zeroetl_dagster.local.folder import DataFolder
@@ -294,7 +295,7 @@ class Pipeline:
     def tick(self) -> list[dg.RunRequest]:
         """One tick of the completion sensor; returns what it asks for."""
         keys = [face.table_key(self.settings, table) for table in self.tables]
-        sensor = build_sensor(self.settings, keys)
+        sensor = build_sensor(self.settings, keys, build_job(self.settings, keys))
         definitions = dg.Definitions(
             assets=build_assets(self.settings, self.tables), sensors=[sensor], resources=self.resources
         )
