@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -238,7 +239,7 @@ def test_an_identifier_is_never_free_again(bed: Bed, source: str) -> None:
         bed.rds.cancel_export_task(ExportTaskIdentifier="used-too")
         bed.ended("used-too", "CANCELED")
     for name in ("used", "used-too"):
-        assert refused(lambda name=name: bed.start_export(name, source))["Code"] == "ExportTaskAlreadyExists"
+        assert refused(partial(bed.start_export, name, source))["Code"] == "ExportTaskAlreadyExists"
 
 
 @pytest.mark.parametrize("name", ["1st", "a--b", "a-", "a_b", "a" * 61])
@@ -344,7 +345,7 @@ def test_a_caller_who_may_not_pass_the_role(bed: Bed, source: str) -> None:
             bed.start_export(name, source, rds=rds, ExportOnly=["shopping"])
             bed.ended(name)
         else:
-            said = refused(lambda name=name, rds=rds: bed.start_export(name, source, rds=rds))
+            said = refused(partial(bed.start_export, name, source, rds=rds))
             assert said["Code"] == "AccessDenied" and "iam:PassRole" in said["Message"] and bed.role in said["Message"]
 
 

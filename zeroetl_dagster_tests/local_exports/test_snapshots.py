@@ -8,9 +8,10 @@ from typing import Any
 import psycopg2
 import pytest
 
-from zeroetl_dagster_tests.control_plane import OTHER_ACCOUNT
 from zeroetl_dagster_tests.local_aws.conftest import refused
 from zeroetl_dagster_tests.local_exports.bed import Bed, until
+
+PARTNER = "444444444444"
 
 
 def test_a_snapshot_is_the_data_of_its_moment(bed: Bed) -> None:
@@ -159,7 +160,7 @@ def test_a_cluster_without_a_server_has_no_data_to_take(bed: Bed) -> None:
 
 
 def test_sharing_lets_another_account_see_and_copy_it(bed: Bed, plain: str) -> None:
-    theirs = bed.client("rds", credentials=bed.in_account(OTHER_ACCOUNT))
+    theirs = bed.client("rds", credentials=bed.in_account(PARTNER))
 
     def seen(**more: Any) -> list[str]:
         return [s["DBClusterSnapshotArn"] for s in theirs.describe_db_cluster_snapshots(**more)["DBClusterSnapshots"]]
@@ -181,10 +182,10 @@ def test_sharing_lets_another_account_see_and_copy_it(bed: Bed, plain: str) -> N
         )
 
     assert refused(lambda: copy("theirs"))["Code"] == "DBClusterSnapshotNotFoundFault"
-    assert share(ValuesToAdd=[OTHER_ACCOUNT]) == [OTHER_ACCOUNT]
+    assert share(ValuesToAdd=[PARTNER]) == [PARTNER]
     assert seen() == [] and seen(SnapshotType="shared") == seen(IncludeShared=True) == [plain]
     assert copy("theirs")["DBClusterSnapshot"]["SourceDBClusterSnapshotArn"] == plain
-    assert share(ValuesToRemove=[OTHER_ACCOUNT], ValuesToAdd=["all"]) == ["all"]
+    assert share(ValuesToRemove=[PARTNER], ValuesToAdd=["all"]) == ["all"]
     assert seen(SnapshotType="public") == [plain] and seen(SnapshotType="shared") == []
     assert share(ValuesToRemove=["all"]) == [] and seen(SnapshotType="public") == []
     assert "12 digits" in refused(lambda: share(ValuesToAdd=["me"]))["Message"]

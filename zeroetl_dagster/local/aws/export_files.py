@@ -6,7 +6,6 @@ dates and times, arrays and everything of its own are text there; so they go thr
 
 from __future__ import annotations
 
-import io
 import queue
 import threading
 import uuid
@@ -151,9 +150,10 @@ def _tables_of(folder: Path, table: Table) -> Iterator[tuple[int, Any]]:
     """(bytes of text, Arrow table) of each chunk."""
     columns = exported(table)
     for chunk in chunks(folder, table, LARGE_ROW_BYTES):
-        if len(chunk) >= LARGE_VALUE_BYTES:
-            _require_small_values(chunk, table)
-        yield len(chunk), parsed(chunk, columns)
+        rows = parsed(chunk, columns)
+        if len(chunk) >= LARGE_VALUE_BYTES:  # only then can a value be as large as that
+            _require_small_values(rows, table)
+        yield len(chunk), rows
 
 
 def parsed(chunk: bytes, columns: list[Column]) -> Any:
@@ -186,14 +186,15 @@ def parsed(chunk: bytes, columns: list[Column]) -> Any:
     return table.rename_columns([column.name for column in columns])
 
 
-def _require_small_values(chunk: bytes, table: Table) -> None:
-    """Raises `ValueTooLarge`. COPY's chunk is as large as this only when a row is."""
-    import csv
+def _require_small_values(rows: Any, table: Table) -> None:
+    """Raises `ValueTooLarge`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
-    csv.field_size_limit(2**31 - 1)
-    for row in csv.reader(io.StringIO(chunk.decode("utf-8", "replace"), newline="")):
-        if any(len(value) >= LARGE_VALUE_BYTES for value in row):
-            raise ValueTooLarge(f"{table.target} holds a large object that is close to or greater than 500 MB")
+    for column in rows.columns:
+        if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
+            if (pc.max(pc.binary_length(column)).as_py() or 0) >= LARGE_VALUE_BYTES:
+                raise ValueTooLarge(f"{table.target} holds a large object that is close to or greater than 500 MB")
 
 
 def _types(column: Column) -> tuple[str, str]:
