@@ -24,7 +24,7 @@ from zeroetl_dagster.local.supervisor import free_port
 CLUSTER = "123456789012/ap-northeast-1/source"
 DATABASE = "tickit"
 SCALES = (1, 10)
-ROUNDS = 5
+ROUNDS = 7
 MEGABYTE = 1_000_000
 
 

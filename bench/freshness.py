@@ -21,7 +21,7 @@ import zeroetl_dagster.defs
 from bench.beds import Beds
 from bench.figures import Figure
 from bench.timing import percentile, seconds
-from bench.watched import QUIET
+from bench.watched import quiet_instance
 from zeroetl_dagster.components.redshift_marts import build_mart_definitions
 from zeroetl_dagster.components.zero_etl_integration import build_zero_etl_definitions
 from zeroetl_dagster.connections.resources import RedshiftResource, build
@@ -33,7 +33,7 @@ from zeroetl_dagster.settings.replication import IntegrationSettings, TableName
 if TYPE_CHECKING:
     from zeroetl_dagster.local.landscape import EmbeddedSession
 
-SALES = 12
+SALES = 10
 PAUSE_SECONDS = 0.05
 GIVE_UP_SECONDS = 60.0
 TABLES = ("users", "venue", "category", "date", "event", "listing", "sales")
@@ -61,7 +61,7 @@ def freshness(beds: Beds) -> Iterator[Figure]:
     """By way of CloudWatch's metrics, as is usual for Serverless; and asking Redshift on every tick."""
     aws = beds.tickit
     home = beds.folder("freshness")
-    with dg.DagsterInstance.local_temp(str(home), QUIET) as instance:
+    with quiet_instance(home) as instance:
         cursor = None
         for sql, how in (
             ("when_applied", "metrics every second"),

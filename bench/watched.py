@@ -37,7 +37,13 @@ MARTS: dict[str, Any] = {
     "pipelines": {"tickit": DATABASE},
     "minimum_interval_seconds": 0,
 }
-QUIET: dict[str, Any] = {"python_logs": {"python_log_level": "ERROR"}, "telemetry": {"enabled": False}}
+
+
+def quiet_instance(home: Path) -> dg.DagsterInstance:
+    """A Dagster instance on SQLite, as `dagster dev` has it, that logs errors only."""
+    (home / "dagster.yaml").touch()  # without one Dagster says at length that there is none
+    overrides = {"python_logs": {"python_log_level": "ERROR"}, "telemetry": {"enabled": False}}
+    return dg.DagsterInstance.local_temp(str(home), overrides)
 
 
 class ModelAws(Aws):
@@ -94,11 +100,10 @@ class Watched:
         self.world.wait(180)
         self.redshift = ModelRedshift(self.world)
         # Three clocks are the sensor's business; the model's stands for all of them here.
-        clock = SimpleNamespace(time=lambda: self.world.now)
-        self._undo.enter_context(mock.patch.object(activity_sensor, "time", clock))
+        self._clock = SimpleNamespace(time=lambda: self.world.now)
         home = folder / "dagster"
         home.mkdir(parents=True)
-        self.instance = self._undo.enter_context(dg.DagsterInstance.local_temp(str(home), QUIET))
+        self.instance = self._undo.enter_context(quiet_instance(home))
         self.repository = self._definitions(folder, marts, settings).get_repository_def()
         self.sensor = self.repository.get_sensor_def(SENSOR)
         self.cursor: str | None = None
@@ -134,7 +139,7 @@ class Watched:
             sensor_name=SENSOR,
         )
         # Dagster's sensor log goes to stderr too, line by line; here it would drown the figures.
-        with context, redirect_stderr(io.StringIO()):
+        with context, redirect_stderr(io.StringIO()), mock.patch.object(activity_sensor, "time", self._clock):
             return self.sensor.evaluate_tick(context)
 
     def tick(self) -> Any:
