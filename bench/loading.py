@@ -18,7 +18,7 @@ from zeroetl_dagster.components.zero_etl_integration import build_zero_etl_defin
 from zeroetl_dagster.replication.assets import build_table_specs
 from zeroetl_dagster.settings.replication import TableName
 
-ROUNDS = 12
+ROUNDS = 8
 PROCESS_ROUNDS = 4
 NAMES = [TableName("public", f"t{number:04d}") for number in range(TABLES)]
 WITHIN = Aim("ratio", 1.2)
