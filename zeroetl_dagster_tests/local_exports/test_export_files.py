@@ -21,20 +21,21 @@ SCHEMA = """
 CREATE TYPE mood AS ENUM ('sad', 'happy');
 CREATE DOMAIN whole AS INT CHECK (value > 0);
 CREATE TABLE kinds (
-  id BIGINT PRIMARY KEY, i INT, s SMALLINT, d DOUBLE PRECISION, r REAL, b BOOLEAN, y BYTEA, n NUMERIC(8,2), free NUMERIC,
-  m MONEY, day DATE, at TIME, atz TIMETZ, t TIMESTAMP(3), tz TIMESTAMPTZ, span INTERVAL, u UUID, j JSON, jb JSONB,
-  list INT[], grid TEXT[][], mood mood, ip INET, net CIDR, v VARCHAR(20), c CHAR(4), bits BIT(3), o OID, w whole,
-  range INT4RANGE, point POINT, words TSVECTOR, made INT GENERATED ALWAYS AS (i / 2) STORED);
-INSERT INTO kinds VALUES (9223372036854775807, -2147483648, -32768, 'NaN', '-Infinity', true, '\\x00ff', 123456.78, 'NaN',
-  '$1,234.50', '0044-03-15 BC', '23:59:59.5', '12:00+09', '2026-01-05 12:00:00.25', '2026-01-05 12:00:00+09', '1 day 2:03',
+  id BIGINT PRIMARY KEY, i INT, s SMALLINT, d DOUBLE PRECISION, r REAL, b BOOLEAN, y BYTEA, n NUMERIC(8,2),
+  free NUMERIC, m MONEY, day DATE, at TIME, atz TIMETZ, t TIMESTAMP(3), tz TIMESTAMPTZ, span INTERVAL, u UUID, j JSON,
+  jb JSONB, list INT[], grid TEXT[][], mood mood, ip INET, net CIDR, v VARCHAR(20), c CHAR(4), bits BIT(3), o OID,
+  w whole, range INT4RANGE, point POINT, words TSVECTOR, made INT GENERATED ALWAYS AS (i / 2) STORED);
+INSERT INTO kinds VALUES (9223372036854775807, -2147483648, -32768, 'NaN', '-Infinity', true, '\\x00ff', 123456.78,
+  'NaN', '$1,234.50', '0044-03-15 BC', '23:59:59.5', '12:00+09', '2026-01-05 12:00:00.25', '2026-01-05 12:00:00+09',
+  '1 day 2:03',
   'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '{"a": 1}', '{"a":1}', '{1,NULL,3}', '{{a,b},{"c,d","e\\"f"}}', 'happy',
   '10.0.0.1', '10.0.0.0/8', 'größe', 'ab', B'101', 42, 7, '[1,5)', '(1,2)', 'fat cat');
 INSERT INTO kinds (id, d, r, day, t, tz, free, v, i) VALUES (1, 'Infinity', 1.1, 'infinity', '-infinity', 'infinity',
   '-Infinity', '', 3);
 INSERT INTO kinds (id) VALUES (2);
 CREATE TABLE texts (t TEXT);
-INSERT INTO texts VALUES (NULL), (''), (E'two\\nlines'), ('"quoted", with comma'), ('\\N'), ('\\.'), ('日本語'), (E'\\r'),
-  ('NULL'), ('NaN');
+INSERT INTO texts VALUES (NULL), (''), (E'two\\nlines'), ('"quoted", with comma'), ('\\N'), ('\\.'), ('日本語'),
+  (E'\\r'), ('NULL'), ('NaN');
 CREATE TABLE nothing (id INT PRIMARY KEY, label TEXT);
 CREATE TABLE nothing_unkeyed (label TEXT);
 CREATE TABLE "Mixed Case" ("Größe" INT, "$cost" INT);
@@ -261,18 +262,16 @@ def test_tables_larger_than_a_file_are_parts_of_one_batch_or_a_batch_each(
     monkeypatch.setattr(export_files, "FILE_BYTES", 20_000)
     monkeypatch.setattr(snapshot_data, "CHUNK_BYTES", 50_000)
     rows = "SELECT g AS id, md5(g::text) AS label FROM generate_series(1, 3000) g"
-    name = bed.database(
-        "large", f"CREATE TABLE keyed AS {rows}; ALTER TABLE keyed ADD PRIMARY KEY (id); CREATE TABLE unkeyed AS {rows}",
-        of="source",
-    )  # fmt: skip
+    keyed = f"CREATE TABLE keyed AS {rows}; ALTER TABLE keyed ADD PRIMARY KEY (id)"
+    name = bed.database("large", f"{keyed}; CREATE TABLE unkeyed AS {rows}", of="source")
     bed.export("large", bed.snapshot("large", of="source"), ExportOnly=[name])
-    keyed, unkeyed = (bed.keys(f"large/large/public.{table}/") for table in ("keyed", "unkeyed"))
-    assert keyed[0] == "1/_SUCCESS" and [key[:12] for key in keyed[1:]] == [
+    numeric, without = (bed.keys(f"large/large/public.{table}/") for table in ("keyed", "unkeyed"))
+    assert numeric[0] == "1/_SUCCESS" and [key[:12] for key in numeric[1:]] == [
         "1/part-00000",
         "1/part-00001",
         "1/part-00002",
     ]
-    assert [key[:12] for key in unkeyed] == [
+    assert [key[:12] for key in without] == [
         "1/_SUCCESS", "1/part-00000", "2/_SUCCESS", "2/part-00000", "3/_SUCCESS", "3/part-00000",
     ]  # fmt: skip
     for table in ("keyed", "unkeyed"):
