@@ -53,12 +53,12 @@ class Block:
 
 
 @cache
-def blocks(language: str) -> list[Block]:
+def blocks(language: str | None = None) -> list[Block]:
     found = []
     for page in PAGES:
         text = page.read_text()
         for match in _BLOCK.finditer(text):
-            if match["language"] == language:
+            if language in (None, match["language"]):
                 lines = [line.removeprefix(match["indent"]) for line in match["text"].splitlines()]
                 line = text.count("\n", 0, match.start()) + 1
                 found.append(Block(page, line, language, "\n".join(lines) + "\n"))
@@ -115,6 +115,12 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
             assert anchor in map(_anchor, headings), f"{page.name}: {target}"
 
 
+def _typed(page: Path) -> str:
+    """What stands on a page as code: blocks and `code`, not running text."""
+    inline = re.findall(r"`([^`\n]+)`", _BLOCK.sub("", page.read_text()))
+    return "\n".join([*(block.text for block in blocks() if block.page == page), *inline])
+
+
 def _commands(command: click.Command, context: click.Context) -> Iterator[tuple[tuple[str, ...], set[str]]]:
     """Every command below this one with its options."""
     if not isinstance(command, click.Group):
@@ -132,10 +138,7 @@ def test_every_command_exists() -> None:
     known = dict(_commands(main, click.Context(main)))
     named = set()
     for page in PAGES:
-        # Where it is typed: in blocks, in `code`, never in running text.
-        text = "\n".join(
-            [*(b.text for b in blocks("sh") if b.page == page), *re.findall(r"`([^`\n]+)`", page.read_text())]
-        )
+        text = _typed(page)
         for words in re.findall(r"\bzeroetl((?: +[\w./<>=\"'~-]+)*)", text):
             parts = words.split()
             path = next((tuple(parts[:n]) for n in (2, 1, 0) if tuple(parts[:n]) in known), ())
@@ -175,7 +178,8 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
 def test_every_setting_is_explained_on_its_page(pages: str, model: type[BaseModel]) -> None:
-    text = "".join((ROOT / "docs" / page).read_text() for page in pages.split())
+    paths = [ROOT / "docs" / page for page in pages.split()]
+    text = "\n".join([_typed(path) for path in paths])
     lost = [key for key in dict.fromkeys(_keys(model)) if not re.search(rf"(?<![\w-]){re.escape(key)}(?![\w-])", text)]
     assert not lost, f"{pages}: no word of {', '.join(lost)}"
 
