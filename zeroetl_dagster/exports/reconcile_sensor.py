@@ -8,7 +8,7 @@ comparable", again after the Redshift mart was refreshed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,17 +41,21 @@ class Checked:
 
 @dataclass(frozen=True)
 class Twins:
-    """One mart in both engines: the newest refresh of each (None: never) and the last evaluation."""
+    """One mart in both engines: the newest refresh of each (None: never) and the last evaluation.
+
+    `going_on`: the run that refreshed it in Athena has not ended, and may be about to refresh others.
+    """
 
     athena_event: int | None
     redshift_event: int | None
     redshift_at: float
     checked: Checked | None
+    going_on: bool = False
 
 
 def due(twins: Twins, *, now: float, recheck_seconds: float) -> str | None:
     """Why the check is due, or None."""
-    if twins.athena_event is None or twins.redshift_event is None:
+    if twins.athena_event is None or twins.redshift_event is None or twins.going_on:
         return None
     checked = twins.checked
     if checked is None or checked.athena_event < twins.athena_event:
@@ -89,17 +93,22 @@ def build_sensor(
         description="Asks for the comparison of both engines when a mart of theirs was refreshed.",
     )
     def reconciling(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        if context.instance.get_runs(RunsFilter(job_name=job.name, statuses=_UNDER_WAY), limit=1):
+        running = context.instance.get_runs(RunsFilter(statuses=_UNDER_WAY))
+        if any(run.job_name == job.name for run in running):
             return dg.SensorResult(skip_reason="a comparison is under way")
-        return _tick(context.instance, settings, wanted, clock())
+        return _tick(context.instance, settings, wanted, {run.run_id for run in running}, clock())
 
     return reconciling
 
 
 def _tick(
-    instance: dg.DagsterInstance, settings: SnapshotExportSettings, wanted: Reconciliation, now: float
+    instance: dg.DagsterInstance,
+    settings: SnapshotExportSettings,
+    wanted: Reconciliation,
+    running: Set[str],
+    now: float,
 ) -> dg.SensorResult:
-    found = _read(instance, wanted.marts)
+    found = _read(instance, wanted.marts, running)
     reasons: dict[AssetCheckKey, str] = {}
     words: list[str] = []
     for key, twins in found.items():
@@ -116,7 +125,9 @@ def _tick(
     return dg.SensorResult(run_requests=[request])
 
 
-def _read(instance: dg.DagsterInstance, marts: Sequence[ReconciledMart]) -> dict[AssetCheckKey, Twins]:
+def _read(
+    instance: dg.DagsterInstance, marts: Sequence[ReconciledMart], running: Set[str]
+) -> dict[AssetCheckKey, Twins]:
     keys = {key for mart in marts for key in (_key(mart.athena), _key(mart.redshift))}
     records = {record.asset_entry.asset_key: record.asset_entry for record in instance.get_asset_records(list(keys))}
     checks = [_check_key(mart) for mart in marts]
@@ -125,11 +136,13 @@ def _read(instance: dg.DagsterInstance, marts: Sequence[ReconciledMart]) -> dict
     for mart, check in zip(marts, checks, strict=True):
         athena, redshift = records.get(_key(mart.athena)), records.get(_key(mart.redshift))
         event = redshift.last_materialization if redshift else None
+        last_run = athena.last_materialization.run_id if athena and athena.last_materialization else ""
         found[check] = Twins(
             athena_event=athena.last_materialization_storage_id if athena else None,
             redshift_event=redshift.last_materialization_storage_id if redshift else None,
             redshift_at=event.timestamp if event else 0.0,
             checked=_checked(last.get(check)),
+            going_on=last_run in running,
         )
     return found
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.events import StepMaterializationData
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +28,7 @@ def checked(*, event: int = 10, at: float = 100.0, verdict: str = "equal") -> Ch
     [
         (Twins(None, 20, 50, None), None),  # nothing in Athena yet
         (Twins(10, None, 0, None), None),  # nothing in Redshift yet
+        (Twins(11, 20, 50, checked(), going_on=True), None),
         (Twins(10, 20, 50, None), REFRESHED),
         (Twins(11, 20, 50, checked()), REFRESHED),
         (Twins(10, 20, 150, checked()), None),
@@ -121,6 +123,25 @@ def test_what_could_not_be_compared_is_compared_after_redshift_moved(daemon: Dae
     assert second.run_key != first.run_key
     daemon.evaluate("equal")
     assert daemon.tick() == []
+
+
+def test_marts_that_one_run_refreshes_are_compared_together_when_it_has_ended(daemon: Daemon) -> None:
+    daemon.refresh(REDSHIFT)
+    run = dg.DagsterRun(job_name="lake_marts_refresh", run_id=str(uuid.uuid4())).with_status(
+        dg.DagsterRunStatus.STARTED
+    )
+    daemon.instance.add_run(run)
+    daemon.instance.report_dagster_event(
+        dg.DagsterEvent(
+            event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION.value,
+            job_name=run.job_name,
+            event_specific_data=StepMaterializationData(dg.AssetMaterialization(ATHENA)),
+        ),
+        run.run_id,
+    )
+    assert daemon.tick() == []
+    daemon.instance.report_run_canceled(run)
+    assert len(daemon.tick()) == 1
 
 
 def test_nothing_is_asked_for_while_a_comparison_is_under_way(daemon: Daemon) -> None:
