@@ -61,7 +61,7 @@ def blocks(language: str | None = None) -> list[Block]:
             if language in (None, match["language"]):
                 lines = [line.removeprefix(match["indent"]) for line in match["text"].splitlines()]
                 line = text.count("\n", 0, match.start()) + 1
-                found.append(Block(page, line, language, "\n".join(lines) + "\n"))
+                found.append(Block(page, line, match["language"], "\n".join(lines) + "\n"))
     return found
 
 
