@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from botocore.exceptions import ClientError
 
-from zeroetl_dagster_tests.control_plane import OTHER_ACCOUNT, REGION
-from zeroetl_dagster_tests.local_athena.conftest import Lake
+from zeroetl_dagster.local.world import World
+from zeroetl_dagster_tests.control_plane import OTHER_ACCOUNT, REGION, ControlPlane
+from zeroetl_dagster_tests.local_athena.conftest import SERVICES, Lake
 
 SLOW = (
     "SELECT count(*) FROM UNNEST(sequence(1, 100000)) a(x) CROSS JOIN UNNEST(sequence(1, 1000000)) b(y) "
@@ -239,6 +241,37 @@ def test_history_and_results_survive_a_restart(lake: Lake) -> None:
     assert rows[1]["Data"] == [{"VarCharValue": "42"}]
     interrupted = lake.wait(running)["Status"]
     assert (interrupted["State"], interrupted["AthenaError"]["Retryable"]) == ("FAILED", True)
+
+
+def test_stopping_does_not_wait_for_queries(tmp_path: Path) -> None:
+    """What ran and what was queued may be retried after the next start; what had ended stays so."""
+    made: dict[str, Any] = {}
+
+    def services(world: World) -> dict[str, Any]:
+        made.update({service.name: service(world) for service in SERVICES})
+        return made
+
+    aws = ControlPlane(tmp_path, services)
+    lake = Lake(aws)
+    done = lake.run("SELECT 1")["QueryExecutionId"]
+    queries = [lake.start(SLOW) for _ in range(6)]
+    while [state_of(lake, query) for query in queries].count("RUNNING") < 4:
+        time.sleep(0.01)
+    made["athena"].runs.close()
+    assert sorted(state_of(lake, query) for query in queries) == [*["QUEUED"] * 2, *["RUNNING"] * 4]
+    aws.world.objects.close()
+    aws.restart()
+    lake.connect()
+    assert state_of(lake, done) == "SUCCEEDED"
+    for query in queries:
+        status = lake.wait(query)["Status"]
+        assert (status["State"], status["AthenaError"]["Retryable"]) == ("FAILED", True)
+    made["athena"].runs.close()
+    aws.stop()
+
+
+def state_of(lake: Lake, query: str) -> str:
+    return str(lake.athena.get_query_execution(QueryExecutionId=query)["QueryExecution"]["Status"]["State"])
 
 
 # ---- metadata ------------------------------------------------------------------------------------------------------

@@ -1,18 +1,19 @@
 """The lives of Athena's queries: queued, run by a few threads, stopped, and remembered in the store.
 
 A query's document is what the API shows (AWS's member names) and, in lower case, what paging needs. A query that a
-kill interrupted is FAILED at the next start, and may be retried, as Athena says of its own faults.
+stop or a kill interrupted is FAILED at the next start, and may be retried, as Athena says of its own faults.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import shutil
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,8 @@ class Runs:
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="athena")
         self._connections: dict[str, Any] = {}
         self._stopped: dict[str, str] = {}
+        self._closing = threading.Event()
+        self._pending: set[Future[None]] = set()
         self._lock = threading.Lock()
         self._scratch = world.folder.root / "athena"
         shutil.rmtree(self._scratch, ignore_errors=True)
@@ -56,7 +59,9 @@ class Runs:
 
     def submit(self, key: str, document: Document, statement: Statement, *, cutoff: int | None) -> None:
         self._world.store.put(KIND, key, document)
-        self._pool.submit(self._run, key, document, statement, cutoff)
+        future = self._pool.submit(self._run, key, document, statement, cutoff)
+        self._pending.add(future)
+        future.add_done_callback(self._pending.discard)
 
     def stop(self, key: str) -> None:
         """Cancel a query that has not ended; one that has stays as it is."""
@@ -72,7 +77,13 @@ class Runs:
         return sum(document["Status"]["State"] not in DONE for document in found)
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Interrupt what runs and forget what is queued; the next start buries both."""
+        self._closing.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        pending = set(self._pending)
+        while wait(pending, timeout=0.05).not_done:
+            for key in list(self._connections):
+                self._interrupt_once(key)
         self._engine.close()
 
     # ---- one query -----------------------------------------------------------------------------------------------
@@ -102,7 +113,8 @@ class Runs:
             if found is not None:
                 found.close()
             shutil.rmtree(scratch, ignore_errors=True)
-        self._end(key, document, started)
+        if not self._closing.is_set() or document["Status"]["State"] == "SUCCEEDED":
+            self._end(key, document, started)
 
     def _execute(
         self, key: str, document: Document, statement: Statement, connection: Any, cutoff: int | None, scratch: Path
@@ -177,19 +189,25 @@ class Runs:
         return check
 
     def _check(self, key: str) -> None:
+        if self._closing.is_set():
+            raise Cancelled("The embedded AWS stops")
         if key in self._stopped:
             raise Cancelled(self._stopped[key])
 
     def _interrupt(self, key: str) -> None:
         """A query that has not begun yet does not hear an interrupt: so again, until it has ended."""
         for _ in range(2000):
-            connection = self._connections.get(key)
-            if connection is not None:
-                connection.interrupt()
+            self._interrupt_once(key)
             document = self._world.store.get(KIND, key)
             if document is None or document["Status"]["State"] in DONE:
                 return
             time.sleep(0.02)
+
+    def _interrupt_once(self, key: str) -> None:
+        connection = self._connections.get(key)
+        if connection is not None:
+            with contextlib.suppress(duckdb.Error):  # closed meanwhile: it has ended
+                connection.interrupt()
 
     # ---- its end ---------------------------------------------------------------------------------------------------
 
