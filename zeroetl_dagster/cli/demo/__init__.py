@@ -30,7 +30,8 @@ def command(folder: DataFolder, once: bool, port: int | None, scale: float, tps:
     from zeroetl_dagster.local.landscape import LandscapeError
     from zeroetl_dagster.local.supervisor import AlreadyRunning, StartFailed
 
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    for each in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs with SIGINT ignored
+        signal.signal(each, _as_interrupt)
     try:
         with Demo(folder, ui_port=port, scale=scale, tps=tps) as demo:
             equal = demo.run()
