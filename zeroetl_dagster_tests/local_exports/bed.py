@@ -57,6 +57,7 @@ class Bed(ControlPlane):
         self.service.stop_snapshots()
         self.transitions.stop()
         super().stop()
+        self.world.objects.close()
 
     def furnish(self) -> None:
         """A bucket, a key and a role that an export needs."""
@@ -159,13 +160,14 @@ class Bed(ControlPlane):
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """Export tasks stay STARTING, as AWS lets them for hours."""
+        writing = self.service.exports._writing
         for _ in range(WRITING_AT_ONCE):
-            self.service.exports._writing.acquire()
+            writing.acquire()
         try:
             yield
         finally:
             for _ in range(WRITING_AT_ONCE):
-                self.service.exports._writing.release()
+                writing.release()
 
     def keys(self, prefix: str) -> list[str]:
         """Keys below a prefix, without it."""

@@ -15,9 +15,7 @@ from zeroetl_dagster_tests.local_exports.bed import Bed
 @pytest.fixture(scope="package")
 def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     root = tmp_path_factory.mktemp("exports")
-    for parent in root.parents:  # PostgreSQL may run as another user and must be able to pass through
-        if parent.stat().st_uid == os.getuid() and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o011)
+    let_pass(root)
     made = Bed(root)
     try:
         made.furnish()
@@ -28,3 +26,10 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
         for cluster in made.folder.postgres_clusters():
             made.world.postgres.stop(cluster, immediate=True)
         remove_outside(made.folder)
+
+
+def let_pass(root: Path) -> None:
+    """PostgreSQL may run as another user, who must be able to pass through the parents of its data."""
+    for parent in root.parents:
+        if parent.stat().st_uid == os.getuid() and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o011)

@@ -98,8 +98,8 @@ class ExportRuns:
             running = dict(self._running)
         for thread, capture in running.items():
             if capture is not None:
-                capture.cancel()
-            thread.join(timeout=10)
+                capture.interrupt(thread)
+            thread.join()
 
     # ---- one task --------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import contextlib
 import io
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -136,11 +137,13 @@ class Capture:
         part.write_text(json.dumps(manifest))
         os.replace(part, folder / MANIFEST)
 
-    def cancel(self) -> None:
-        """End a `write` of another thread: it raises."""
-        for connection in list(self._connections.values()):
-            with contextlib.suppress(psycopg2.Error):  # closed meanwhile: it has ended
-                connection.cancel()
+    def interrupt(self, writer: threading.Thread) -> None:
+        """End a `write` that goes on in the thread `writer`: it raises."""
+        while writer.is_alive():  # again: between two tables nobody hears it
+            for connection in list(self._connections.values()):
+                with contextlib.suppress(psycopg2.Error):  # closed meanwhile: it has ended
+                    connection.cancel()
+            writer.join(timeout=0.05)
 
     def close(self) -> None:
         for connection in self._connections.values():

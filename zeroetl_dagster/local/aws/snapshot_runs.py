@@ -70,8 +70,7 @@ class SnapshotRuns:
         with self._lock:
             running = dict(self._running)
         for thread, capture in running.items():
-            capture.cancel()
-            thread.join(timeout=10)
+            capture.interrupt(thread)
 
     def sweep(self) -> None:
         """Remove data that nobody needs any more."""
