@@ -1,7 +1,7 @@
 """Checks of a pipeline, as a run executes them: each table's state (blocking), whether a Synced table has its rows and
 as many as the source, failed tables, lag.
 
-The activity sensor reports the same `synced` result by itself whenever a state changes; running the check asks now.
+The activity sensor reports `synced`, failed tables and lag by itself whenever they change; running a check asks now.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,13 +12,12 @@ import dagster as dg
 from dagster import AssetCheckExecutionContext
 
 from zeroetl_dagster.connections.sql import qualified
-from zeroetl_dagster.replication import row_counts
+from zeroetl_dagster.replication import health, row_counts
 from zeroetl_dagster.replication.activity import SYNCED, TableState, read_table_states
 from zeroetl_dagster.replication.faults import ABSENT, explain_table
 from zeroetl_dagster.replication.probe import probe
 from zeroetl_dagster.replication.resources import SYNCED_CHECK, Pipeline, required_resources, step_key, table_key
 from zeroetl_dagster.replication.sensor import limits_of
-from zeroetl_dagster.replication.signals import lag_of
 from zeroetl_dagster.settings.replication import IntegrationSettings, TableName
 
 
@@ -152,13 +151,10 @@ def _health(settings: IntegrationSettings) -> dg.AssetChecksDefinition:
 
     @dg.multi_asset_check(
         name=f"{settings.name}_health",
-        specs=[
-            dg.AssetCheckSpec("no_failed_tables", asset=key, description="CloudWatch counts no failed table."),
-            dg.AssetCheckSpec("lag_within_bounds", asset=key, description="Changes arrive in time; idle is not late."),
-        ],
+        specs=[dg.AssetCheckSpec(name, asset=key, description=said) for name, said in health.CHECKS.items()],
         required_resource_keys=required_resources(settings),
     )
-    def health(context: AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+    def check(context: AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         pipeline = Pipeline.of(settings, context.resources)
         found = probe(
             pipeline.rds,
@@ -167,22 +163,15 @@ def _health(settings: IntegrationSettings) -> dg.AssetChecksDefinition:
             namespace=settings.sensor.metrics_namespace,
             now=datetime.now(UTC),
         )
-        failed = found.metrics.tables_failed if found.metrics is not None else None
-        yield dg.AssetCheckResult(
-            passed=not failed,
-            check_name="no_failed_tables",
-            asset_key=key,
-            description="CloudWatch has no data yet" if failed is None else f"{failed:.0f} failed tables",
-        )
-        lag = lag_of(found, limits_of(settings))
-        late = lag is not None and lag.status != "ok"
-        severe = lag is not None and lag.status == "error"
-        yield dg.AssetCheckResult(
-            passed=not late,
-            check_name="lag_within_bounds",
-            asset_key=key,
-            severity=dg.AssetCheckSeverity.ERROR if severe else dg.AssetCheckSeverity.WARN,
-            description="CloudWatch has no data yet" if lag is None else f"lag {lag.seconds:.1f} s ({lag.status})",
-        )
+        told = {verdict.check: verdict for verdict in health.verdicts(found, limits_of(settings))}
+        for name in health.CHECKS:
+            verdict = told.get(name, health.Verdict(name, True, False, "CloudWatch has no data yet"))
+            yield dg.AssetCheckResult(
+                passed=verdict.passed,
+                check_name=name,
+                asset_key=key,
+                severity=dg.AssetCheckSeverity.ERROR if verdict.severe else dg.AssetCheckSeverity.WARN,
+                description=verdict.description,
+            )
 
-    return health
+    return check

@@ -17,6 +17,7 @@ from dagster import AssetKey
 
 from zeroetl_dagster.connections.aws import AwsError, momentary
 from zeroetl_dagster.connections.redshift import RedshiftDenied, RedshiftUnavailable
+from zeroetl_dagster.replication import health
 from zeroetl_dagster.replication.activity import Column
 from zeroetl_dagster.replication.changes import Advance, Event, Reported, TableMoved, advance
 from zeroetl_dagster.replication.cursor import Cursor, CursorError, Move, decode
@@ -30,6 +31,7 @@ from zeroetl_dagster.replication.resources import (
     integration_pages,
     plain,
     required_resources,
+    step_key,
     table_key,
 )
 from zeroetl_dagster.replication.signals import Limits, base, why_sql
@@ -81,6 +83,7 @@ def build_activity_sensor(
         except (ProbeUnavailable, AwsError, RedshiftUnavailable, RedshiftDenied) as error:
             return _answer(context, refresh, f"nothing was asked or lost: {error}", context.cursor)
         events = [_event(settings, event, look) for event in look.advance.events]
+        events += _health_events(context.instance, settings, health.verdicts(look.probe, limits))
         versions = {
             table_key(settings.name, event.table): event.move.version
             for event in look.advance.events
@@ -222,8 +225,7 @@ def _reported(
     for key, table in by_key.items():
         entry = events.get(key)
         materialization = entry.asset_materialization if entry is not None else None
-        record = checks.get(dg.AssetCheckKey(key, SYNCED_CHECK))
-        evaluation = record.event.asset_check_evaluation if record is not None and record.event is not None else None
+        evaluation = _evaluation(checks.get(dg.AssetCheckKey(key, SYNCED_CHECK)))
         version, marker = "", ""
         if materialization is not None:
             version = (materialization.tags or {}).get(DATA_VERSION, "")
@@ -251,6 +253,35 @@ def _event(
         metadata={"zeroetl/state": event.state, "zeroetl/reason": event.reason},
         blocking=True,
     )
+
+
+def _health_events(
+    instance: dg.DagsterInstance, settings: IntegrationSettings, verdicts: Sequence[health.Verdict]
+) -> list[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
+    """The integration's checks whose outcome is another than Dagster heard last."""
+    asset = step_key(settings.name, "integration")
+    keys = {verdict.check: dg.AssetCheckKey(asset, verdict.check) for verdict in verdicts}
+    records = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(keys.values())) if keys else {}
+    events: list[dg.AssetMaterialization | dg.AssetCheckEvaluation] = []
+    for verdict in verdicts:
+        severity = dg.AssetCheckSeverity.ERROR if verdict.severe else dg.AssetCheckSeverity.WARN
+        last = _evaluation(records.get(keys[verdict.check]))
+        if last is None or last.passed != verdict.passed or (not verdict.passed and last.severity != severity):
+            events.append(
+                dg.AssetCheckEvaluation(
+                    asset_key=asset,
+                    check_name=verdict.check,
+                    passed=verdict.passed,
+                    severity=severity,
+                    description=verdict.description,
+                )
+            )
+    return events
+
+
+def _evaluation(record: Any) -> dg.AssetCheckEvaluation | None:
+    found = record.event.asset_check_evaluation if record is not None and record.event is not None else None
+    return found if isinstance(found, dg.AssetCheckEvaluation) else None
 
 
 def _metadata(move: Move) -> dict[str, Any]:

@@ -98,6 +98,7 @@ class Location:
         self.host_skew = 0.0
         self.cursor: str | None = None
         self.told = ""
+        self.health: dict[str, bool] = {}  # the integration's checks that the last tick reported
         self.declare(**more)
 
     def declare(self, **more: Any) -> None:
@@ -128,7 +129,9 @@ class Location:
             for event in found.asset_events:
                 self.instance.report_runless_asset_event(event)
             self.cursor = found.cursor
-        return [_short(event) for event in found.asset_events]
+        of_integration = [event for event in found.asset_events if event.asset_key.path[-1] == "integration"]
+        self.health = {event.check_name: event.passed for event in of_integration}
+        return [_short(event) for event in found.asset_events if event not in of_integration]
 
     def later(self, seconds: float = 180) -> list[Any]:
         """A tick when CloudWatch has had its time."""

@@ -1,0 +1,54 @@
+"""What the metrics say of an integration as a whole, and when the sensor reports it."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+
+from zeroetl_dagster.replication.health import LAG_WITHIN_BOUNDS, NO_FAILED_TABLES, Verdict, verdicts
+from zeroetl_dagster.replication.probe import Metrics, Probe
+from zeroetl_dagster.replication.signals import Limits
+from zeroetl_dagster_tests.replication.test_sensor_faults import Location
+from zeroetl_dagster_tests.replication.world import World
+
+
+def probe(*, applied: float = 100, detected: float = 100, lag: float = 1, failed: float | None = 0) -> Probe:
+    return Probe("id", metrics=Metrics(applied, detected, lag, failed, 3, {}, 100))
+
+
+@pytest.mark.parametrize(
+    ("seen", "passed", "severe", "said"),
+    [
+        (probe(), True, False, "lag 1.0 s (idle)"),
+        (probe(lag=9000), True, False, "lag 9000.0 s (idle)"),  # nothing waits: an idle source is not late
+        (probe(detected=160, lag=60), True, False, "lag 60.0 s (ok)"),
+        (probe(detected=1000, lag=900), False, False, "lag 900.0 s (warning)"),
+        (probe(detected=9000, lag=8900), False, True, "lag 8900.0 s (error)"),
+    ],
+)
+def test_lag_counts_while_a_change_waits(seen: Probe, passed: bool, severe: bool, said: str) -> None:
+    found = {one.check: one for one in verdicts(seen, Limits())}
+    assert found[LAG_WITHIN_BOUNDS] == Verdict(LAG_WITHIN_BOUNDS, passed, severe, said)
+
+
+def test_failed_tables_are_an_error_and_silence_is_no_verdict() -> None:
+    assert verdicts(probe(failed=2), Limits())[0] == Verdict(NO_FAILED_TABLES, False, True, "2 failed tables")
+    assert verdicts(Probe("id"), Limits()) == []
+    assert [one.check for one in verdicts(probe(failed=None), Limits())] == [LAG_WITHIN_BOUNDS]
+
+
+def test_the_sensor_reports_a_verdict_when_it_changes_and_only_then() -> None:
+    world = World()
+    world.add("one", "two")
+    world.wait(300)
+    with dg.instance_for_test() as instance:
+        location = Location(world, instance, tables=["public.one", "public.two"])
+        location.tick()
+        assert location.health == {NO_FAILED_TABLES: True, LAG_WITHIN_BOUNDS: True}
+        location.later()
+        assert location.health == {}
+        world.fail("one")
+        location.later()
+        assert location.health == {NO_FAILED_TABLES: False}
+        location.later()
+        assert location.health == {}
