@@ -35,7 +35,7 @@ def main(root: Path) -> None:
     bed.rds.create_db_cluster_snapshot(DBClusterSnapshotIdentifier="written", DBClusterIdentifier="source")
     until(lambda: bed.described("written")["PercentProgress"], 99)
     until(lambda: len(list(root.glob("snapshots/*/snapshot.json"))), 4)
-    Capture.write = hang  # type: ignore[method-assign]
+    Capture.write = hang  # type: ignore[assignment, method-assign]
     bed.rds.create_db_cluster_snapshot(DBClusterSnapshotIdentifier="cut-off", DBClusterIdentifier="source")
     print("ready", flush=True)
     time.sleep(600)

@@ -6,9 +6,12 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg2.errors
+import psycopg2.extensions
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -306,6 +309,51 @@ def test_a_value_that_is_too_large_fails_the_export(
     assert f"{name}.public.fat holds a large object" in bed.ended(f"values-{kind}", "FAILED")["FailureCause"]
     monkeypatch.setattr(export_files, "LARGE_VALUE_BYTES", 60_001)
     bed.export(f"values-{kind}-2", arn, ExportOnly=[name])
+
+
+class Limited(psycopg2.extensions.cursor):
+    """PostgreSQL's limit of 1 GB for the text of a row, lower: its own error in the place of COPY's."""
+
+    def copy_expert(self, sql: Any, file: Any, size: int = 8192) -> None:
+        if "fat" in sql:
+            self.execute("SELECT repeat('x', 1073741823)")
+        super().copy_expert(sql, file, size)
+
+
+def test_a_row_that_postgresql_does_not_write_as_text_is_in_the_snapshot_as_too_large(
+    bed: Bed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other tables of the snapshot are whole."""
+    tables = "CREATE TABLE fat AS SELECT 1 AS id, decode(repeat('00', 3000), 'hex') AS a; CREATE TABLE thin AS SELECT 7"
+    bed.database("beyond", tables, of="source")
+    monkeypatch.setattr(snapshot_data, "ROW_TEXT_BYTES", 6000)
+
+    def connect(database: str) -> Any:
+        return psycopg2.connect(cursor_factory=Limited, **bed.world.postgres.dsn(bed.server_of("source"), database))
+
+    with closing(snapshot_data.Capture(connect)) as capture:
+        capture.tables = [table for table in capture.tables if table.database == "beyond"]
+        capture.write(tmp_path)
+    fat, thin = snapshot_data.read_manifest(tmp_path)
+    assert (fat.largest_value, thin.largest_value, thin.rows) == (3000, 0, 1)
+    given: dict[str, Any] = {"headers": {}, "progress": lambda size: None}
+    with pytest.raises(RowTooLarge):
+        export_files.write_table(bed.world.objects, BUCKET, "x/", tmp_path, fat, **given)
+    monkeypatch.setattr(export_files, "LARGE_VALUE_BYTES", 3000)
+    with pytest.raises(export_files.ValueTooLarge):
+        export_files.write_table(bed.world.objects, BUCKET, "x/", tmp_path, fat, **given)
+
+
+def test_another_error_of_postgresql_is_not_taken_for_a_large_row(bed: Bed, tmp_path: Path) -> None:
+    bed.database("failing", "CREATE TABLE fat AS SELECT 1 AS id", of="source")
+
+    def connect(database: str) -> Any:
+        return psycopg2.connect(cursor_factory=Limited, **bed.world.postgres.dsn(bed.server_of("source"), database))
+
+    with closing(snapshot_data.Capture(connect)) as capture:
+        capture.tables = [table for table in capture.tables if table.database == "failing"]
+        with pytest.raises(psycopg2.errors.ProgramLimitExceeded):
+            capture.write(tmp_path)
 
 
 # ---- the snapshot's text in pieces ---------------------------------------------------------------------------------

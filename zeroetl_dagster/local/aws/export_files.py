@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zeroetl_dagster.local.aws.snapshot_data import Column, Table, chunks
+from zeroetl_dagster.local.aws.snapshot_data import Column, RowTooLarge, Table, chunks
 
 if TYPE_CHECKING:
     from zeroetl_dagster.local.aws.s3_objects import Objects
@@ -90,6 +90,9 @@ def write_table(
     A table with a numeric key is one batch of several parts, any other a batch a part. Raises `RowTooLarge`,
     `ValueTooLarge`.
     """
+    if table.largest_value:
+        _require_small_value(table.largest_value, table)
+        raise RowTooLarge(f"a row of {table.target} has more text than PostgreSQL writes")
     files = _Files(objects, bucket, f"{prefix}{path_of(table)}/", table, headers)
     try:
         for size, batch in _ahead(_tables_of(folder, table)):
@@ -193,8 +196,13 @@ def _require_small_values(rows: Any, table: Table) -> None:
 
     for column in rows.columns:
         if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
-            if (pc.max(pc.binary_length(column)).as_py() or 0) >= LARGE_VALUE_BYTES:
-                raise ValueTooLarge(f"{table.target} holds a large object that is close to or greater than 500 MB")
+            _require_small_value(pc.max(pc.binary_length(column)).as_py() or 0, table)
+
+
+def _require_small_value(size: int, table: Table) -> None:
+    """Raises `ValueTooLarge`."""
+    if size >= LARGE_VALUE_BYTES:
+        raise ValueTooLarge(f"{table.target} holds a large object that is close to or greater than 500 MB")
 
 
 def _types(column: Column) -> tuple[str, str]:

@@ -26,6 +26,7 @@ import psycopg2.extensions
 
 MANIFEST = "snapshot.json"
 CHUNK_BYTES = 4 << 20
+ROW_TEXT_BYTES = 1 << 30  # what PostgreSQL's buffer of a row holds
 _INTERNAL = ("rdsadmin",)  # databases that are the service's own
 _DATABASES = "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname"
 # Ordinary tables (partitions are tables, their parents hold no rows) that outlive a session and a crash.
@@ -73,7 +74,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """`file` in the snapshot's folder; `text_bytes` of COPY's text before compression (0 until copied)."""
+    """`file` in the snapshot's folder; `text_bytes` of COPY's text before compression (0 until copied).
+
+    PostgreSQL writes no row of 1 GB of text: a table with such a row has no file, but the size of its `largest_value`.
+    """
 
     database: str
     schema: str
@@ -84,6 +88,7 @@ class Table:
     size_bytes: int
     text_bytes: int = 0
     rows: int = 0
+    largest_value: int = 0
 
     @property
     def target(self) -> str:
@@ -128,8 +133,7 @@ class Capture:
         total = sum(table.size_bytes for table in self.tables) or 1
         done, written = 0, []
         for table in self.tables:
-            text_bytes, rows = _copy(self._connections[table.database], table, folder / table.file)
-            written.append(Table(**{**vars(table), "text_bytes": text_bytes, "rows": rows}))
+            written.append(_copy(self._connections[table.database], table, folder / table.file))
             done += table.size_bytes
             progress(done / total)
         manifest = {"moment": self.moment, "tables": [asdict(table) for table in written]}
@@ -241,8 +245,8 @@ def _described(database: str, connection: Any, found: list[tuple[Any, ...]]) -> 
         yield Table(database, schema, name, columns.get((schema, name), ()), numeric_key, "", size)
 
 
-def _copy(connection: Any, table: Table, path: Path) -> tuple[int, int]:
-    """Bytes of text and rows."""
+def _copy(connection: Any, table: Table, path: Path) -> Table:
+    """The table with what is known of it afterwards."""
     from psycopg2 import sql
 
     exported = [column for column in table.columns if column.data_type != "oid"]
@@ -252,9 +256,33 @@ def _copy(connection: Any, table: Table, path: Path) -> tuple[int, int]:
     )
     sink = _Compressed(path)
     with io.BufferedWriter(sink, CHUNK_BYTES) as buffered, connection.cursor() as cursor:
-        cursor.copy_expert(statement.as_string(connection), buffered)
+        cursor.execute("SAVEPOINT copying")
+        try:
+            cursor.copy_expert(statement.as_string(connection), buffered)
+        except (psycopg2.errors.ProgramLimitExceeded, psycopg2.errors.InternalError_):
+            cursor.execute("ROLLBACK TO copying")
+            largest = _largest_value(cursor, table, exported)
+            if largest < ROW_TEXT_BYTES / 2 / len(exported):  # hexadecimal doubles: it was no row's size then
+                raise
+            path.unlink()
+            return Table(**{**vars(table), "largest_value": largest})
         rows = cursor.rowcount
-    return sink.text_bytes, rows
+    return Table(**{**vars(table), "text_bytes": sink.text_bytes, "rows": rows})
+
+
+def _largest_value(cursor: Any, table: Table, columns: list[Column]) -> int:
+    """Bytes of it, as it is stored."""
+    from psycopg2 import sql
+
+    sizes = sql.SQL(", ").join(
+        sql.SQL("max(octet_length({}{}))").format(
+            sql.Identifier(column.name), sql.SQL("" if column.data_type == "bytea" else "::text")
+        )
+        for column in columns
+    )
+    source = sql.Identifier(table.schema, table.name)
+    cursor.execute(sql.SQL("SELECT coalesce(greatest({}), 0) FROM ONLY {}").format(sizes, source))
+    return int(cursor.fetchone()[0])
 
 
 class _Compressed(io.RawIOBase):
@@ -287,18 +315,14 @@ def _last_row_end(text: bytes, quoted: bool) -> int:
 
     COPY doubles the quotes in values, so each quote opens or closes.
     """
-    end = len(text)
-    newline = text.rfind(b"\n", 0, end)
-    while newline >= 0:
-        if not quoted:
-            quote = text.rfind(b'"', newline, end)
-            if quote < 0:
-                return newline + 1
-        else:
-            quote = text.rfind(b'"', 0, end)
-            if quote < 0:
-                return 0
-        quoted, end = not quoted, quote
-        if newline > end:
-            newline = text.rfind(b"\n", 0, end)
-    return 0
+    newline = text.rfind(b"\n")
+    if newline < 0 or quoted == (text.count(b'"', newline) % 2 == 1):
+        return newline + 1
+    import numpy
+
+    letters = numpy.frombuffer(text, numpy.uint8)
+    quotes = letters == ord('"')
+    began_quoted = quoted ^ bool(numpy.count_nonzero(quotes) % 2)
+    within = numpy.bitwise_xor.accumulate(quotes) ^ began_quoted
+    ends = numpy.flatnonzero((letters == ord("\n")) & ~within)
+    return int(ends[-1]) + 1 if len(ends) else 0
