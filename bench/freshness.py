@@ -33,7 +33,7 @@ from zeroetl_dagster.settings.replication import IntegrationSettings, TableName
 if TYPE_CHECKING:
     from zeroetl_dagster.local.landscape import EmbeddedSession
 
-SALES = 10
+SALES = 8
 PAUSE_SECONDS = 0.05
 GIVE_UP_SECONDS = 60.0
 TABLES = ("users", "venue", "category", "date", "event", "listing", "sales")

@@ -34,7 +34,7 @@ from zeroetl_dagster_tests.stream.conftest import TARGET
 SOURCE, SUBSCRIBER = (f"123456789012/ap-northeast-1/{name}" for name in ("source", "subscriber"))
 DATABASE = "shop"
 ROWS = 500_000
-SEED_ROUNDS = 2
+SEED_ROUNDS = 3
 LAG_SECONDS = 8.0
 KILLS = 3
 POLL_SECONDS = 0.005

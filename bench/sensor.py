@@ -14,7 +14,7 @@ from bench.watched import Watched
 
 IDLE_ROUNDS = 15
 MOVED_TABLES = 500
-MOVED_ROUNDS = 3
+MOVED_ROUNDS = 2
 
 
 def idle_tick(beds: Beds) -> Iterator[Figure]:
@@ -46,7 +46,8 @@ def idle_tick(beds: Beds) -> Iterator[Figure]:
 def moved_tables(beds: Beds) -> Iterator[Figure]:
     """A whole tick: looking, deciding, and Dagster's storing of the events; against the storing alone.
 
-    What the tick stores and what the floor stores alternate event by event, so that both meet the same machine.
+    What the tick stores and what the floor stores alternate event by event, so that both meet the same machine; the
+    worse round counts.
     """
     watched = beds.watched
     rounds: list[tuple[float, float]] = []
@@ -64,7 +65,7 @@ def moved_tables(beds: Beds) -> Iterator[Figure]:
         )
         rounds.append((looking + storing, alone))
         watched.settle()
-    whole, alone = sorted(rounds, key=lambda one: one[0] / one[1])[MOVED_ROUNDS // 2]
+    whole, alone = max(rounds, key=lambda one: one[0] / one[1])
     what = f"tick with {MOVED_TABLES} of {TABLES:,} tables moved"
     yield Figure(what, whole, "s", alone, f"storing {MOVED_TABLES} materializations", Aim("ratio", 1.2))
     yield Figure(f"{what}: SQL sessions", opened, "", aim=Aim("value", 1))
