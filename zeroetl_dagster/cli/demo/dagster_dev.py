@@ -30,6 +30,7 @@ class Run:
     id: str
     status: str
     job: str
+    created: float = 0.0  # epoch seconds
 
     @property
     def finished(self) -> bool:
@@ -103,7 +104,7 @@ class DagsterDev:
     def runs(self, limit: int = 25) -> list[Run]:
         """Newest first."""
         found = self.ask(_RUNS, {"limit": limit})["runsOrError"]["results"]
-        return [Run(r["runId"], r["status"], r["jobName"]) for r in found]
+        return [Run(r["runId"], r["status"], r["jobName"], r["creationTime"]) for r in found]
 
     def follow(self, run: Run) -> Iterator[str]:
         """The run's own messages and materialisations, as they come, until it has finished."""
@@ -184,7 +185,10 @@ mutation Launch($params: ExecutionParams!) { launchRun(executionParams: $params)
   ... on PythonError { message } ... on PipelineNotFoundError { message } } }
 """
 _RUN = "query Run($id: ID!) { runOrError(runId: $id) { ... on Run { status jobName } } }"
-_RUNS = "query Runs($limit: Int) { runsOrError(limit: $limit) { ... on Runs { results { runId status jobName } } } }"
+_RUNS = """
+query Runs($limit: Int) { runsOrError(limit: $limit) { ... on Runs { results {
+    runId status jobName creationTime } } } }
+"""
 _LOGS = """
 query Logs($id: ID!, $after: String) { logsForRun(runId: $id, afterCursor: $after) { ... on EventConnection {
   cursor events { __typename ... on MessageEvent { message level }

@@ -28,7 +28,7 @@ class Demo:
 
     def __init__(self, folder: DataFolder, *, ui_port: int | None, scale: float, tps: float) -> None:
         self.folder, self.ui_port, self.scale, self.tps = folder, ui_port, scale, tps
-        self.began = time.monotonic()
+        self.began, self.started = time.monotonic(), time.time()
         self.seen: set[str] = set()  # runs already told of
         self._undo: list[Callable[[], object]] = []
 
@@ -80,7 +80,8 @@ class Demo:
         )
         self._undo.append(self.dagster.stop)
         self.dagster.wait_ready()
-        self.seen |= {run.id for run in self.dagster.runs(1000)}  # of earlier demos on this folder
+        # Of earlier demos on this folder. A sensor that they left on may have asked for a run of this one by now.
+        self.seen |= {run.id for run in self.dagster.runs(1000) if run.created < self.started}
         self.say(f"Dagster's UI is up at {self.dagster.url}")
 
     def _provision(self) -> None:
