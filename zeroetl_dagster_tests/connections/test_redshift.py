@@ -26,7 +26,7 @@ from zeroetl_dagster.settings.connections import RedshiftConnection
 from zeroetl_dagster_tests.conftest import Embedded
 from zeroetl_dagster_tests.connections.conftest import NAME, PLAIN_PASSWORD, Warehouse
 
-SLOW = "SELECT COUNT(*) FROM (SELECT 1 FROM range(100000000)) a, (SELECT 1 FROM range(100000)) b"
+SLOW = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 - 1 FROM n) SELECT COUNT(*) FROM n"
 
 
 def user(redshift: Redshift, identity: str = "marts") -> str:

@@ -1,19 +1,18 @@
-"""The data behind Redshift: namespaces, their databases as DuckDB files, users, and the sessions that work on them.
+"""The data behind Redshift: namespaces, their databases as DuckDB files, and the listeners of their endpoints.
 
 One DuckDB instance a namespace, with every database ATTACHed to it; a DuckDB transaction writes to one of them. What
-belongs to a database and must commit with its tables (bodies of materialized views, comments) lies in its own schema
+belongs to a database and must commit with its tables (owners, rights, bodies of views, comments) lies in its own schema
 `_zeroetl`; users lie in the control plane's store.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
-import secrets
+import shutil
 import threading
-import time
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,11 +21,18 @@ import duckdb
 from zeroetl_dagster.local.folder import DataFolder
 from zeroetl_dagster.local.integration import InboundIntegration
 from zeroetl_dagster.local.store import Store
-from zeroetl_dagster.local.warehouse.dialect import SqlError, quoted
+from zeroetl_dagster.local.warehouse import macros
+from zeroetl_dagster.local.warehouse.dialect import quoted
+from zeroetl_dagster.local.warehouse.errors import SqlError, not_implemented
+from zeroetl_dagster.local.warehouse.people import KINDS, People
+from zeroetl_dagster.local.warehouse.relations import create_memory
 from zeroetl_dagster.local.warehouse.usage import Meter
 from zeroetl_dagster.local.warehouse.views import Attached, Pending
 
 _CONFIG: dict[str, Any] = {"default_null_order": "nulls_last_on_asc_first_on_desc"}
+_DUCKDBS_OWN = ("memory", "system", "temp", macros.CATALOGUE)
+_REMEMBERED_QUERIES = 1000
+_DATABASE = "warehouse.database"
 
 
 class Integrations(Protocol):
@@ -35,24 +41,21 @@ class Integrations(Protocol):
     def inbound(self, namespace: str) -> list[InboundIntegration]: ...
 
 
-@dataclass
-class User:
-    name: str
-    salt: str
-    digest: str
-    superuser: bool = False
-    createdb: bool = False
-    roles: list[str] = field(default_factory=list)
-    # a password that ends (get_credentials), beside the user's own: salt, digest, expires_at
-    temporary: dict[str, Any] = field(default_factory=dict)
+@dataclass(frozen=True)
+class Query:
+    """One row of SYS_QUERY_HISTORY. Times are epoch seconds."""
 
-    @property
-    def sees_integrations(self) -> bool:
-        return self.superuser or "sys:superuser" in self.roles or "sys:monitor" in self.roles
-
-
-def _digest(salt: str, password: str) -> str:
-    return hashlib.sha256((salt + password).encode()).hexdigest()
+    query_id: int
+    user: str
+    database: str
+    kind: str
+    status: str
+    text: str
+    start: float
+    end: float
+    rows: int
+    error: str
+    pid: int
 
 
 class Namespace:
@@ -64,88 +67,71 @@ class Namespace:
         self.store = store
         self.lock = threading.RLock()
         self.meter = Meter(store, namespace_id)
+        self.people = People(store, namespace_id)
+        self.history: deque[Query] = deque(maxlen=_REMEMBERED_QUERIES)
+        self.version = 0  # of the catalogue: what was bound before is bound anew
         folder.mkdir(parents=True, exist_ok=True)
         self.instance = duckdb.connect(config=_CONFIG)
-        self.instance.execute("SET TimeZone='UTC'")
-        self.instance.execute("SET integer_division=true")
+        self._settings(self.instance)
+        self.instance.execute(f"ATTACH ':memory:' AS {macros.CATALOGUE}")
+        for statement in macros.statements():
+            self.instance.execute(statement)
         for doc in self.database_docs():
             self._attach(doc["name"])
+            create_memory(self.instance.cursor(), doc["name"], integration=bool(doc.get("integration_id")))
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A connection of its own to the namespace's instance."""
         cursor = self.instance.cursor()
-        cursor.execute("SET TimeZone='UTC'")
-        cursor.execute("SET integer_division=true")
+        self._settings(cursor)
         return cursor
 
+    @staticmethod
+    def _settings(connection: duckdb.DuckDBPyConnection) -> None:
+        connection.execute("SET TimeZone='UTC'")
+        connection.execute("SET integer_division=true")
+
     def database_docs(self) -> list[dict[str, Any]]:
-        return self.store.list("warehouse.database", f"{self.namespace_id}/")
+        return self.store.list(_DATABASE, f"{self.namespace_id}/")
 
     def databases(self) -> list[Attached]:
         return [
-            Attached(doc["name"], doc["oid"], doc.get("integration_id"), doc.get("engine", "PostgreSQL"))
+            Attached(
+                doc["name"], doc["oid"], doc.get("integration_id"), doc.get("engine", "PostgreSQL"), doc.get("owner")
+            )
             for doc in self.database_docs()
         ]
 
     def find(self, name: str) -> dict[str, Any] | None:
-        return self.store.get("warehouse.database", f"{self.namespace_id}/{name}")
+        return self.store.get(_DATABASE, f"{self.namespace_id}/{name}")
+
+    def put(self, doc: dict[str, Any]) -> None:
+        """Change what is known of a database."""
+        self.store.put(_DATABASE, f"{self.namespace_id}/{doc['name']}", doc)
+        self.version += 1
 
     def create_database(self, name: str, **more: Any) -> None:
         """Make the file, then note it: a kill between leaves a file that nobody reads and the next create replaces."""
         with self.lock:
             if self.find(name):
                 raise SqlError("42P04", f'database "{name}" already exists')
+            if name in _DUCKDBS_OWN:
+                raise not_implemented(f"a database of the name {name}")
             self._file(name).unlink(missing_ok=True)
             self._attach(name)
             cursor = self.cursor()
             cursor.execute(f"CREATE SCHEMA {quoted(name, 'public')}")
-            cursor.execute(f"CREATE SCHEMA {quoted(name, '_zeroetl')}")
-            cursor.execute(
-                f"CREATE TABLE {quoted(name, '_zeroetl', 'relation')} (schema_name VARCHAR, relation_name VARCHAR, "
-                "kind VARCHAR, body VARCHAR, comment VARCHAR, PRIMARY KEY (schema_name, relation_name))"
-            )
+            create_memory(cursor, name, integration=bool(more.get("integration_id")))
+            cursor.close()
             oid = 16384 + max((doc["oid"] - 16383 for doc in self.database_docs()), default=0)
-            doc = {"name": name, "oid": oid, **more}
-            self.store.put("warehouse.database", f"{self.namespace_id}/{name}", doc)
+            self.put({"name": name, "oid": oid, **more})
 
     def drop_database(self, name: str) -> None:
         with self.lock:
-            self.store.delete("warehouse.database", f"{self.namespace_id}/{name}")
+            self.store.delete(_DATABASE, f"{self.namespace_id}/{name}")
             self.instance.execute(f"DETACH {quoted(name)}")
             self._file(name).unlink(missing_ok=True)
-
-    def users(self) -> list[User]:
-        return [User(**doc) for doc in self.store.list("warehouse.user", f"{self.namespace_id}/")]
-
-    def user(self, name: str) -> User | None:
-        doc = self.store.get("warehouse.user", f"{self.namespace_id}/{name}")
-        return User(**doc) if doc else None
-
-    def put_user(self, user: User) -> None:
-        self.store.put("warehouse.user", f"{self.namespace_id}/{user.name}", vars(user))
-
-    def set_password(self, name: str, password: str, *, superuser: bool | None, expires_at: float | None) -> None:
-        """Create the user on first use, without rights unless `superuser`."""
-        with self.lock:
-            salt = secrets.token_hex(8)
-            user = self.user(name) or User(name, "", "")
-            if expires_at is None:
-                user.salt, user.digest = salt, _digest(salt, password)
-            else:
-                user.temporary = {"salt": salt, "digest": _digest(salt, password), "expires_at": expires_at}
-            if superuser is not None:
-                user.superuser = user.superuser or superuser
-            self.put_user(user)
-
-    def authenticate(self, name: str, password: str) -> User | None:
-        user = self.user(name)
-        if user is None:
-            return None
-        known = [(user.salt, user.digest)] if user.digest else []
-        if user.temporary.get("expires_at", 0.0) > time.time():
-            known.append((user.temporary["salt"], user.temporary["digest"]))
-        held = any(hmac.compare_digest(digest, _digest(salt, password)) for salt, digest in known)
-        return user if held else None
+            self.version += 1
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.duckdb"
@@ -172,9 +158,9 @@ class Warehouse:
 
     def create_namespace(self, namespace_id: str, *, admin_user: str, admin_password: str, database: str) -> None:
         namespace = self.namespace(namespace_id)
-        namespace.set_password(admin_user, admin_password, superuser=True, expires_at=None)
+        namespace.people.set_password(admin_user, admin_password, superuser=True, expires_at=None)
         if not namespace.find(database):
-            namespace.create_database(database)
+            namespace.create_database(database, owner=admin_user)
 
     def open_namespace(self, namespace_id: str) -> None:
         """Open after a restart, and resume what replicates into it."""
@@ -193,17 +179,15 @@ class Warehouse:
             return self._namespaces[namespace_id]
 
     def delete_namespace(self, namespace_id: str) -> None:
-        import shutil
-
         namespace = self.namespace(namespace_id)
         for doc in namespace.database_docs():
             if doc.get("integration_id"):
                 self.replicator.detach(namespace_id, doc["name"])
         namespace.close()
         self._namespaces.pop(namespace_id, None)
-        for kind in ("warehouse.database", "warehouse.user"):
-            for doc in self.store.list(kind, f"{namespace_id}/"):
-                self.store.delete(kind, f"{namespace_id}/{doc['name']}")
+        for kind in (_DATABASE, *KINDS):
+            for key, _ in self.store.items(kind, f"{namespace_id}/"):
+                self.store.delete(kind, key)
         shutil.rmtree(namespace.folder, ignore_errors=True)
 
     def listen(
@@ -241,7 +225,8 @@ class Warehouse:
         superuser: bool = False,
         expires_at: float | None = None,
     ) -> None:
-        self.namespace(namespace_id).set_password(user, password, superuser=superuser, expires_at=expires_at)
+        people = self.namespace(namespace_id).people
+        people.set_password(user, password, superuser=superuser, expires_at=expires_at)
 
     def pending(self, namespace: Namespace) -> list[Pending]:
         made = {doc.get("integration_id") for doc in namespace.database_docs()}

@@ -23,9 +23,12 @@ from typing import Any
 import duckdb
 
 from zeroetl_dagster.local.warehouse import dialect
-from zeroetl_dagster.local.warehouse.dialect import SqlError, Statement
+from zeroetl_dagster.local.warehouse.dialect import Statement
+from zeroetl_dagster.local.warehouse.errors import SqlError, explained
+from zeroetl_dagster.local.warehouse.relations import Column
 from zeroetl_dagster.local.warehouse.session import Session
 from zeroetl_dagster.local.warehouse.storage import Namespace, Warehouse
+from zeroetl_dagster.local.warehouse.types import RedshiftType
 
 log = logging.getLogger("zeroetl.local.warehouse")
 
@@ -34,14 +37,6 @@ _EPOCH = dt.datetime(2000, 1, 1)
 _PIDS = itertools.count(1073741824)
 _LOGIN_SECONDS = 60.0  # PostgreSQL's authentication_timeout
 _INTERRUPT_SECONDS = 0.05
-
-# DuckDB type -> (oid, size). What is not listed travels as varchar.
-_OIDS = {
-    "BOOLEAN": (16, 1), "TINYINT": (21, 2), "SMALLINT": (21, 2), "INTEGER": (23, 4), "BIGINT": (20, 8),
-    "UTINYINT": (21, 2), "USMALLINT": (23, 4), "UINTEGER": (20, 8), "HUGEINT": (1700, -1), "UBIGINT": (1700, -1),
-    "FLOAT": (700, 4), "DOUBLE": (701, 8), "DATE": (1082, 4), "TIMESTAMP": (1114, 8), "TIME": (1083, 8),
-    "TIMESTAMP WITH TIME ZONE": (1184, 8), "VARCHAR": (1043, -1),
-}  # fmt: skip
 
 
 class Listener:
@@ -110,7 +105,7 @@ class Portal:
     statement: Statement
     params: list[Any]
     formats: list[int]
-    types: list[str] = field(default_factory=list)
+    types: list[RedshiftType] = field(default_factory=list)
     rows: Sequence[tuple[Any, ...]] | None = None
     tag: str = ""
     at: int = 0
@@ -174,7 +169,7 @@ class Connection:
         self._send(b"R", struct.pack("!i", 3))
         self._flush()
         kind, body = self._message()
-        found = self.listener.namespace.authenticate(user, body.rstrip(b"\0").decode()) if kind == b"p" else None
+        found = self.listener.namespace.people.authenticate(user, body.rstrip(b"\0").decode()) if kind == b"p" else None
         if found is None:
             raise SqlError("28000", f'password authentication failed for user "{user}"')
         if self.listener.paused:
@@ -208,7 +203,7 @@ class Connection:
                 handlers[kind](body)
             except (SqlError, duckdb.Error) as error:
                 self.session.abort()
-                self._error(error if isinstance(error, SqlError) else self.session.explained(error))
+                self._error(error if isinstance(error, SqlError) else explained(error, self.session.query_id))
                 self.skip_to_sync = kind != b"Q"
                 if kind == b"Q":
                     self._ready()
@@ -220,7 +215,7 @@ class Connection:
         for text in statements:
             result = self.session.run(self.session.prepare(text))
             if result.columns is not None:
-                types = [kind for _, kind in result.columns]
+                types = [column.type for column in result.columns]
                 self._row_description(result.columns, [])
                 self._rows(result.rows, types, [])
             self._send(b"C", result.tag.encode() + b"\0")
@@ -282,7 +277,7 @@ class Connection:
         if portal.rows is None:
             result = self.session.run(portal.statement, portal.params)
             portal.rows, portal.tag = result.rows, result.tag
-            portal.types = [kind for _, kind in result.columns or ()]
+            portal.types = [column.type for column in result.columns or ()]
         chunk = portal.rows[portal.at : portal.at + limit] if limit > 0 else portal.rows[portal.at :]
         portal.at += len(chunk)
         self._rows(chunk, portal.types, portal.formats)
@@ -296,15 +291,15 @@ class Connection:
         found.pop(body[1:].rstrip(b"\0").decode(), None)
         self._send(b"3", b"")
 
-    def _row_description(self, columns: Sequence[tuple[str, str]], formats: list[int]) -> None:
+    def _row_description(self, columns: Sequence[Column], formats: list[int]) -> None:
         body = bytearray(struct.pack("!h", len(columns)))
-        for number, (name, kind) in enumerate(columns):
-            oid, size = _oid(kind)
-            fmt = _format(formats, number)
-            body += name.encode() + b"\0" + struct.pack("!ihihih", 0, 0, oid, size, _modifier(kind), fmt)
+        for number, column in enumerate(columns):
+            kind, fmt = column.type, _format(formats, number)
+            body += column.name.encode() + b"\0"
+            body += struct.pack("!ihihih", 0, 0, kind.oid, kind.width, kind.modifier, fmt)
         self._send(b"T", bytes(body))
 
-    def _rows(self, rows: Sequence[tuple[Any, ...]], types: list[str], formats: list[int]) -> None:
+    def _rows(self, rows: Sequence[tuple[Any, ...]], types: list[RedshiftType], formats: list[int]) -> None:
         encoders = [_encoder(kind, _format(formats, number)) for number, kind in enumerate(types)]
         for row in rows:
             body = bytearray(struct.pack("!h", len(row)))
@@ -354,7 +349,7 @@ _STATUS = {
     "DateStyle": "ISO, MDY",
     "TimeZone": "UTC",
     "integer_datetimes": "on",
-    "standard_conforming_strings": "on",
+    "standard_conforming_strings": "off",  # a backslash escapes in Redshift's literals
     "server_protocol_version": "0",
 }
 
@@ -376,21 +371,12 @@ def _format(formats: list[int], number: int) -> int:
     return formats[number] if len(formats) > 1 else formats[0] if formats else 0
 
 
-def _oid(kind: str) -> tuple[int, int]:
-    return (1700, -1) if kind.startswith("DECIMAL") else _OIDS.get(kind, (1043, -1))
-
-
-def _modifier(kind: str) -> int:
-    if kind.startswith("DECIMAL("):
-        precision, scale = kind[8:-1].split(",")
-        return (int(precision) << 16 | int(scale)) + 4
-    return -1
-
-
-def _encoder(kind: str, fmt: int) -> Callable[[Any], bytes]:
-    oid, _ = _oid(kind)
-    if fmt == 1 and oid in _BINARY:
-        return _BINARY[oid]
+def _encoder(kind: RedshiftType, fmt: int) -> Callable[[Any], bytes]:
+    if fmt == 1 and kind.oid in _BINARY:
+        return _BINARY[kind.oid]
+    if kind.name == "character" and kind.size is not None:
+        width = kind.size
+        return lambda value: _text(value).ljust(width)
     return _text
 
 
@@ -399,14 +385,21 @@ def _text(value: Any) -> bytes:
         return b"t" if value else b"f"
     if isinstance(value, Decimal):
         return format(value, "f").encode()
+    if isinstance(value, float):
+        return _FLOATS.get(str(value), str(value).removesuffix(".0")).encode()
     if isinstance(value, dt.datetime):
         text = value.isoformat(sep=" ")
         return (text if value.tzinfo is None else text.removesuffix(":00")).encode()
     if isinstance(value, bytes):
         return value.hex().encode()
-    if isinstance(value, list | dict):
+    if isinstance(value, list):
+        return ("{" + ",".join(str(one) for one in value) + "}").encode()
+    if isinstance(value, dict):
         return json.dumps(value, default=str).encode()
     return str(value).encode()
+
+
+_FLOATS = {"inf": "Infinity", "-inf": "-Infinity", "nan": "NaN"}
 
 
 def _micros(value: dt.datetime) -> bytes:
