@@ -133,6 +133,11 @@ class Bed(ControlPlane):
         items = self.world.store.items("rds.snapshot", f"{ACCOUNT}/{REGION}/rds:{cluster}-")
         return [key for key, _ in items]
 
+    def forget_automated(self, cluster: str) -> None:
+        for key in self.automated_keys(cluster):
+            until(lambda key=key: self.world.store.get("rds.snapshot", key)["Status"], "available")  # type: ignore[misc, index]
+            self.world.store.delete("rds.snapshot", key)
+
     # ---- exports -------------------------------------------------------------------------------------------------
 
     def start_export(self, name: str, source: str, *, rds: Any = None, **more: Any) -> dict[str, Any]:

@@ -27,8 +27,7 @@ def daily(bed: Bed) -> Iterator[str]:
         DBClusterIdentifier="source", BackupRetentionPeriod=3, PreferredBackupWindow=window, ApplyImmediately=True
     )
     yield "source"
-    for key in bed.automated_keys("source"):
-        bed.world.store.delete("rds.snapshot", key)
+    bed.forget_automated("source")
 
 
 def take(bed: Bed, now: float) -> list[str]:

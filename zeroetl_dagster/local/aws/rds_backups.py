@@ -1,7 +1,7 @@
-"""Automated snapshots of the embedded RDS: `rds:<cluster>-yyyy-mm-dd-hh-mm`, one a day, kept for the retention period.
+"""Automated snapshots of the embedded RDS: `rds:<source>-yyyy-mm-dd-hh-mm`, one a day, kept for the retention period.
 
-The first is taken soon after a cluster is there, as Aurora does, then one in each backup window (UTC), or later where
-nobody was there to take it. Nothing waits for a window: `take_due_backups` may be asked with any time.
+The first is taken soon after a cluster or an instance is there, as RDS does, then one in each backup window (UTC), or
+later where nobody was there to take it. Nothing waits for a window: `take_due_backups` may be asked with any time.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from zeroetl_dagster.local.aws.rds_postgres_instances import POSTGRES
 from zeroetl_dagster.local.aws.rds_resources import CLUSTER, Document
-from zeroetl_dagster.local.aws.rds_snapshots import Snapshots
-from zeroetl_dagster.local.aws.snapshot_runs import SNAPSHOT
+from zeroetl_dagster.local.aws.rds_snapshot_kinds import CLUSTER_SNAPSHOT, INSTANCE_SNAPSHOT, SnapshotKind
+from zeroetl_dagster.local.aws.rds_snapshots import Snapshots, server_of
 
 if TYPE_CHECKING:
     from zeroetl_dagster.local.aws.transitions import Transitions
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("zeroetl.local.rds")
 
 BACKUP_CHECK_SECONDS = 30.0
+_SOURCES = ((CLUSTER_SNAPSHOT, CLUSTER), (INSTANCE_SNAPSHOT, POSTGRES))
 
 
 class Backups(Snapshots):
@@ -54,43 +56,45 @@ class Backups(Snapshots):
         """Take the automated snapshots that are due at `now` (epoch seconds), drop those beyond retention; the names
         of the new ones."""
         taken = []
-        for key, cluster in self.store.items(CLUSTER):
-            try:
-                name = self._due_backup(key, cluster, now)
-                if name and self.take(key, cluster, name, "automated", []) is not None:
-                    taken.append(name)
-            except Exception:  # the next check tries again; other clusters must not wait for this one
-                log.exception("automated snapshot of %s", key)
-        self._expire(now)
+        for kind, sources in _SOURCES:
+            for key, source in self.store.items(sources):
+                try:
+                    name = self._due_backup(kind, key, source, now)
+                    if name and self.take(kind, key, source, name, "automated", []) is not None:
+                        taken.append(name)
+                except Exception:  # the next check tries again; other sources must not wait for this one
+                    log.exception("automated snapshot of %s", key)
+            self._expire(kind, sources, now)
         return taken
 
-    def _due_backup(self, key: str, cluster: Document, now: float) -> str | None:
-        ready = cluster["Status"] == "available" and cluster["Engine"] == "aurora-postgresql"
-        if not ready or not cluster["BackupRetentionPeriod"] or not self.world.postgres.running(key):
+    def _due_backup(self, kind: SnapshotKind, key: str, source: Document, now: float) -> str | None:
+        status = source["Status" if kind is CLUSTER_SNAPSHOT else "DBInstanceStatus"]
+        ready = status == "available" and source["Engine"] != "aurora-mysql"
+        if not ready or not source["BackupRetentionPeriod"] or not self.world.postgres.running(server_of(kind, key)):
             return None
-        own = [s for s in self._automated(key) if s["Status"] != "failed"]
+        own = [s for s in self._automated(kind, key) if s["Status"] != "failed"]
         latest = max((s["taken_at"] for s in own), default=None)
-        window = _window_start(cluster["PreferredBackupWindow"], now)
-        if latest is not None and (latest >= window or cluster["created_at"] >= window):
+        window = _window_start(source["PreferredBackupWindow"], now)
+        if latest is not None and (latest >= window or source["created_at"] >= window):
             return None
         at = datetime.datetime.fromtimestamp(now, datetime.UTC)
-        return f"rds:{cluster['DBClusterIdentifier']}-{at:%Y-%m-%d-%H-%M}"
+        return f"rds:{source[kind.source]}-{at:%Y-%m-%d-%H-%M}"
 
-    def _automated(self, cluster_key: str) -> list[Document]:
-        prefix, _, name = cluster_key.rpartition("/")
-        found = self.store.list(SNAPSHOT, f"{prefix}/rds:")
-        return [s for s in found if s["DBClusterIdentifier"] == name and s["SnapshotType"] == "automated"]
+    def _automated(self, kind: SnapshotKind, key: str) -> list[Document]:
+        prefix, _, name = key.rpartition("/")
+        found = self.store.list(kind.store, f"{prefix}/rds:")
+        return [s for s in found if s[kind.source] == name and s["SnapshotType"] == "automated"]
 
-    def _expire(self, now: float) -> None:
-        """Automated snapshots go after the retention period, with their cluster, and when they have failed."""
+    def _expire(self, kind: SnapshotKind, sources: str, now: float) -> None:
+        """Automated snapshots go after the retention period, with their source, and when they have failed."""
         expired = False
-        for key, doc in self.store.items(SNAPSHOT):
+        for key, doc in self.store.items(kind.store):
             if doc["SnapshotType"] != "automated" or doc["Status"] == "creating":
                 continue
-            cluster = self.store.get(CLUSTER, f"{key.rpartition('/')[0]}/{doc['DBClusterIdentifier']}")
-            days = cluster["BackupRetentionPeriod"] if cluster else 0
-            if cluster is None or doc["Status"] == "failed" or doc["taken_at"] < now - days * 86400:
-                self.store.delete(SNAPSHOT, key)
+            source = self.store.get(sources, f"{key.rpartition('/')[0]}/{doc[kind.source]}")
+            days = source["BackupRetentionPeriod"] if source else 0
+            if source is None or doc["Status"] == "failed" or doc["taken_at"] < now - days * 86400:
+                self.store.delete(kind.store, key)
                 expired = True
         if expired:
             self.runs.sweep()

@@ -122,14 +122,14 @@ class Clusters(ParameterGroups):
         version = call.params.get("EngineVersion")
         call.only(*_MODIFY, *_MODIFIABLE, *(["EngineVersion"] if version == cluster["EngineVersion"] else []))
         self._require_status(cluster, "available")
-        _check_retention(call)
+        check_retention(call)
         changes = {name: call.params[name] for name in _MODIFIABLE if name in call.params}
         if group := call.params.get("DBClusterParameterGroupName"):
             changes["DBClusterParameterGroup"] = self._attachable(call, group, cluster)
         if scaling := call.params.get("ServerlessV2ScalingConfiguration"):
             changes["ServerlessV2ScalingConfiguration"] = _scaling(scaling)
         if "VpcSecurityGroupIds" in call.params:
-            changes["VpcSecurityGroups"] = _security_groups(call)
+            changes["VpcSecurityGroups"] = security_groups(call)
         if "EnablePerformanceInsights" in call.params:
             changes["PerformanceInsightsEnabled"] = call.params["EnablePerformanceInsights"]
         self._modify_password(call, key, cluster)
@@ -196,7 +196,7 @@ class Clusters(ParameterGroups):
         if call.params.get("EngineMode", "provisioned") != "provisioned":
             call.only()
         engine, version = engine_version(call.params["Engine"], call.params.get("EngineVersion"))
-        _check_retention(call)
+        check_retention(call)
         cluster: Document = {
             **KEPT,
             **{member: call.params[member] for member in KEPT if member in call.params},
@@ -212,9 +212,9 @@ class Clusters(ParameterGroups):
             "MultiAZ": False,
             "Endpoint": HOST,
             "ReaderEndpoint": HOST,
-            "MasterUsername": _master_username(call),
+            "MasterUsername": master_username(call),
             "DBSubnetGroup": call.params.get("DBSubnetGroupName", "default"),
-            "VpcSecurityGroups": _security_groups(call),
+            "VpcSecurityGroups": security_groups(call),
             "AssociatedRoles": [],
             "IAMDatabaseAuthenticationEnabled": False,
             "HttpEndpointEnabled": False,
@@ -396,29 +396,32 @@ def new_password() -> str:
     return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(32))
 
 
-def _master_username(call: Call) -> str:
+def master_username(call: Call) -> str:
+    """Raises `AwsError` InvalidParameterValue."""
     name: str | None = call.params.get("MasterUsername")
     if not name:
         raise AwsError("InvalidParameterValue", "The parameter MasterUsername must be provided and must not be blank.")
     plain = name.replace("_", "a")
     if not (name[0].isalpha() and plain.isascii() and plain.isalnum() and len(name) <= 63):
         raise AwsError("InvalidParameterValue", "The parameter MasterUsername is not a valid identifier.")
-    if name.lower() in ("rdsadmin", "rds_superuser", "admin" if call.params["Engine"] == "aurora-postgresql" else ""):
+    if name.lower() in ("rdsadmin", "rds_superuser", "admin" if "postgres" in call.params["Engine"] else ""):
         raise AwsError(
             "InvalidParameterValue", f"MasterUsername {name} cannot be used as it is a reserved word used by the engine"
         )
     return name
 
 
-def _check_retention(call: Call) -> None:
-    days = call.params.get("BackupRetentionPeriod", 1)
-    if not 1 <= days <= 35:
+def check_retention(call: Call, low: int = 1) -> None:
+    """Raises `AwsError` where backups are not to be kept `low` to 35 days."""
+    days = call.params.get("BackupRetentionPeriod", low)
+    if not low <= days <= 35:
         raise AwsError(
-            "InvalidParameterValue", f"Invalid backup retention period: {days}. Must be between 1 and 35 days."
+            "InvalidParameterValue", f"Invalid backup retention period: {days}. Must be between {low} and 35 days."
         )
 
 
-def _security_groups(call: Call) -> list[Document]:
+def security_groups(call: Call) -> list[Document]:
+    """As they are shown."""
     ids = call.params.get("VpcSecurityGroupIds", [])
     return [{"VpcSecurityGroupId": group, "Status": "active"} for group in ids]
 

@@ -16,6 +16,7 @@ from zeroetl_dagster.local.aws.errors import AwsError
 from zeroetl_dagster.local.aws.export_run import ACTIVE, SERVICE, ExportRuns, role_problem
 from zeroetl_dagster.local.aws.rds_backups import Backups
 from zeroetl_dagster.local.aws.rds_resources import Document, filtered
+from zeroetl_dagster.local.aws.rds_snapshot_kinds import CLUSTER_SNAPSHOT, KINDS
 from zeroetl_dagster.local.aws.service import Call
 from zeroetl_dagster.local.aws.snapshot_data import Capture, Table, read_manifest
 from zeroetl_dagster.local.aws.snapshot_runs import EXPORT
@@ -130,8 +131,10 @@ class ExportTasks(Backups):
         arn = call.params["SourceArn"]
         parts = arn.split(":", 6)
         kind = parts[5] if len(parts) == 7 and parts[:3] == ["arn", "aws", "rds"] else ""
-        if kind == "cluster-snapshot":
-            _, found = self.find_snapshot(call, arn)
+        for snapshot in KINDS:
+            if kind != snapshot.arn_type:
+                continue
+            _, found = self.find_snapshot(snapshot, call, arn)
             if found["Status"] != "available":
                 raise AwsError(
                     "InvalidExportSourceState",
@@ -146,11 +149,9 @@ class ExportTasks(Backups):
             if cluster["Status"] != "available":
                 message = f"The cluster {parts[6]} has the status {cluster['Status']}; it must be available."
                 raise AwsError("InvalidExportSourceState", message)
-            capture = self.capture(key)
+            capture = self.capture(CLUSTER_SNAPSHOT, key)
             members = {"SourceArn": arn, "SourceType": "CLUSTER", "SnapshotTime": capture.moment}
             return {**members, "data": self.runs.place().name}, capture
-        if kind == "snapshot":
-            raise AwsError("DBSnapshotNotFound", f"DBSnapshot not found: {arn}")
         raise AwsError(
             "InvalidParameterValue", f"Invalid SourceArn: {arn}. It is the ARN of a snapshot or of an Aurora cluster."
         )

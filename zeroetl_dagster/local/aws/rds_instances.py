@@ -56,7 +56,7 @@ class Instances(Clusters):
 
     def create_db_instance(self, call: Call) -> Document:
         if not call.params.get("DBClusterIdentifier"):
-            raise not_implemented("rds", "CreateDBInstance without DBClusterIdentifier (it has Aurora clusters only)")
+            raise not_implemented("rds", "CreateDBInstance without DBClusterIdentifier of another engine than postgres")
         call.only(*_CREATE, *_KEPT)
         name = identifier(call, "DBInstanceIdentifier")
         cluster_key, cluster = self.find_cluster(call, call.params["DBClusterIdentifier"])
@@ -78,7 +78,7 @@ class Instances(Clusters):
         call.only("DBInstanceIdentifier", "Filters", "MaxRecords", "Marker")
         if name := call.params.get("DBInstanceIdentifier"):
             return {"DBInstances": [self._shown_instance(self.find_instance(call, name)[1])]}
-        shown = [self._shown_instance(doc) for doc in self.store.list(INSTANCE, call.prefix)]
+        shown = [self._shown_instance(doc) for doc in self.listed_instances(call)]
         filters = {
             "db-cluster-id": lambda i: i["DBClusterIdentifier"],
             "db-instance-id": lambda i: i["DBInstanceIdentifier"],
@@ -90,7 +90,7 @@ class Instances(Clusters):
     def modify_db_instance(self, call: Call) -> Document:
         call.only(*_MODIFY, *_KEPT)
         key, instance = self.find_instance(call, call.params["DBInstanceIdentifier"])
-        _require_available(instance)
+        require_available(instance)
         changes = {name: call.params[name] for name in (*_KEPT, "DBInstanceClass") if name in call.params}
         if "EnablePerformanceInsights" in call.params:
             changes["PerformanceInsightsEnabled"] = call.params["EnablePerformanceInsights"]
@@ -102,7 +102,7 @@ class Instances(Clusters):
     def reboot_db_instance(self, call: Call) -> Document:
         call.only("DBInstanceIdentifier")
         key, instance = self.find_instance(call, call.params["DBInstanceIdentifier"])
-        _require_available(instance)
+        require_available(instance)
         instance = self._set_instance(key, "rebooting")
         self.transitions.plan(INSTANCE, key, "reboot", self.world.delays.modifying_seconds)
         return {"DBInstance": self._shown_instance(instance)}
@@ -120,6 +120,10 @@ class Instances(Clusters):
         return {"DBInstance": self._shown_instance(instance)}
 
     # ---- parts of the operations ---------------------------------------------------------------------------------
+
+    def listed_instances(self, call: Call) -> list[Document]:
+        """All instances of the caller's account and Region."""
+        return self.store.list(INSTANCE, call.prefix)
 
     def _check_member(self, call: Call, cluster: Document) -> None:
         engine, version = call.params["Engine"], call.params.get("EngineVersion", cluster["EngineVersion"])
@@ -240,7 +244,8 @@ class Instances(Clusters):
                     self._set_instance(key, "available")
 
 
-def _require_available(instance: Document) -> None:
+def require_available(instance: Document) -> None:
+    """Raises `AwsError` InvalidDBInstanceState."""
     if instance["DBInstanceStatus"] != "available":
         raise AwsError(
             "InvalidDBInstanceState",

@@ -12,7 +12,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,17 +24,18 @@ if TYPE_CHECKING:
 log = logging.getLogger("zeroetl.local.rds")
 
 Document = dict[str, Any]
-SNAPSHOT = "rds.snapshot"
 EXPORT = "rds.export"
-KINDS = (SNAPSHOT,)
-# called with kind, key, and whether the snapshot is available
-Ended = Callable[[str, str, bool], None]
+# called with the snapshot's key, and whether it is available
+Ended = Callable[[str, bool], None]
 
 
 class SnapshotRuns:
-    """The snapshots that are being written, and the folder of all snapshots' data."""
+    """The snapshots that are being written, and the folder of all snapshots' data.
 
-    def __init__(self, world: World, ended: Ended) -> None:
+    `ended` has the stored kinds of snapshots, and whom to tell of the end of one.
+    """
+
+    def __init__(self, world: World, ended: Mapping[str, Ended]) -> None:
         self._world, self._store, self._ended = world, world.store, ended
         self.root = world.folder.root / "snapshots"
         self._running: dict[threading.Thread, Capture] = {}
@@ -56,7 +57,7 @@ class SnapshotRuns:
 
     def resume(self) -> None:
         """Settle what a kill interrupted."""
-        for kind in KINDS:
+        for kind in self._ended:
             for key, doc in self._store.items(kind):
                 if doc["Status"] == "creating":
                     whole = (self.root / doc["data"] / MANIFEST).exists()
@@ -75,7 +76,7 @@ class SnapshotRuns:
     def sweep(self) -> None:
         """Remove data that nobody needs any more."""
         found = list(self.root.glob("*"))  # before the documents are read: a document is there before its folder
-        held = {doc["data"] for kind in KINDS for doc in self._store.list(kind)}
+        held = {doc["data"] for kind in self._ended for doc in self._store.list(kind)}
         held |= {doc["data"] for doc in self._store.list(EXPORT) if not is_ended(doc)}
         for folder in found:
             if folder.name not in held:
@@ -101,7 +102,7 @@ class SnapshotRuns:
         outcome = {"Status": "available", "PercentProgress": 100} if available else {"Status": "failed"}
         with contextlib.suppress(KeyError):  # deleted meanwhile
             self._store.update(kind, key, lambda doc: {**doc, **outcome})
-        self._ended(kind, key, available)
+        self._ended[kind](key, available)
 
     def _progress(self, kind: str, key: str, part: float) -> None:
         with contextlib.suppress(KeyError):
