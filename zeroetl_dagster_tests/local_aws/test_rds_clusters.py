@@ -255,10 +255,10 @@ def test_instances_that_cannot_be(bed: Bed, more: dict[str, Any], code: str, sai
     assert error["Code"] == code and said in error["Message"]
 
 
-def test_an_instance_outside_a_cluster_is_refused(bed: Bed) -> None:
+def test_an_instance_outside_a_cluster_is_one_of_postgresql(bed: Bed) -> None:
     rds = bed.client("rds")
     error = refused(
-        lambda: rds.create_db_instance(DBInstanceIdentifier="a", DBInstanceClass="db.t4g.micro", Engine="postgres")
+        lambda: rds.create_db_instance(DBInstanceIdentifier="a", DBInstanceClass="db.t4g.micro", Engine="mysql")
     )
     assert error["Code"] == "NotImplemented" and "without DBClusterIdentifier" in error["Message"]
 
