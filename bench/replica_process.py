@@ -11,6 +11,9 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import pandas  # noqa: F401  DuckDB imports it at its first bound parameter, once a process: a second that is no seed
+import pyarrow  # noqa: F401  and this with the first rows
+
 from zeroetl_dagster.local.folder import DataFolder
 from zeroetl_dagster.local.integration import InboundIntegration
 from zeroetl_dagster.local.postgres import PostgresServers
