@@ -143,13 +143,15 @@ def _signed(value: str, shown: str, width: int, plain: str, currency: str, befor
 
 def to_number(value: exp.Expr, pattern: exp.Expr) -> exp.Expr:
     """TO_NUMBER: digits, a decimal point, thousands, S and MI."""
-    found = re.fullmatch(r"[L$]?(?:S|MI)?([09,G]*)(?:[.D]([09]*))?(?:S|MI|)", _literal(pattern, "TO_NUMBER"))
+    found = re.fullmatch(
+        r"[L$]?(?:S|MI)?([09,G]*)(?:[.D]([09]*))?(?:S|MI|)", _literal(pattern, "TO_NUMBER").replace(" ", "")
+    )
     if found is None:
         raise not_implemented(f"the number format {pattern.this!r} of TO_NUMBER")
     digits, decimals = found[1].replace(",", "").replace("G", ""), found[2] or ""
     precision = len(digits) + len(decimals)
     if not 0 < precision <= 38:
         raise SqlError("22023", f"invalid format {pattern.this!r} of TO_NUMBER")
-    plain = f"regexp_replace(replace({value.sql('duckdb')}, ',', ''), '^\\s*[$]?(.*?)\\s*$', '\\1')"
+    plain = f"regexp_replace({value.sql('duckdb')}, '[, $]', '', 'g')"
     moved = f"regexp_replace({plain}, '^(.*?)([+-])$', '\\2\\1')"
     return _sql(f"CAST({moved} AS DECIMAL({precision}, {len(decimals)}))")

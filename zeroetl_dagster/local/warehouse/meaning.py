@@ -124,6 +124,10 @@ def _extract(node: exp.Extract) -> exp.Expr:
 
 
 def _group_concat(node: exp.GroupConcat) -> exp.Expr:
+    if isinstance(node.this, exp.Distinct) and len(node.this.expressions) > 1:
+        value, separator = node.this.expressions
+        node.set("this", exp.Distinct(expressions=[value]))
+        node.set("separator", separator)
     if not node.args.get("separator"):
         node.set("separator", text(""))
     return node
