@@ -200,7 +200,9 @@ def _people(kind: str) -> Maker:
     """CREATE and DROP of a role or a group, DROP USER."""
 
     def make(m: re.Match[str], cs: bool) -> Statement:
-        members = re.search(rf"\bUSER\s+({_LIST})", m[4], re.IGNORECASE)
+        members = re.search(rf"\bUSER\s+({_LIST})\s*$", m[4], re.IGNORECASE)
+        if m[4].strip() and not members and m[4].strip().upper() not in ("FORCE", "RESTRICT"):
+            raise SqlError("42601", f'syntax error at or near "{m[4].strip()[:20]}"')
         args = {
             "what": kind,
             "action": m[1].upper(),
