@@ -147,6 +147,13 @@ def parse(text: str, case_sensitive: bool) -> exp.Expr:
     return tree.transform(lambda node: _folded(node, case_sensitive), copy=False)
 
 
+def declared(kind: exp.Expr) -> str:
+    """A type as it is declared; sqlglot would write TEXT, which is VARCHAR(256), as VARCHAR(MAX)."""
+    if isinstance(kind, exp.DataType) and kind.is_type("text") and not kind.expressions:
+        return "text"
+    return kind.sql("redshift")
+
+
 def _syntax_error(error: Exception, text: str) -> str:
     found = getattr(error, "errors", None)
     near = str(found[0].get("highlight") or "") if found else ""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from sqlglot import exp
 
 from zeroetl_dagster.local.warehouse import functions, patterns
+from zeroetl_dagster.local.warehouse.dialect import declared
 from zeroetl_dagster.local.warehouse.errors import SqlError, not_implemented
 from zeroetl_dagster.local.warehouse.functions import call, duck, text
 from zeroetl_dagster.local.warehouse.types import parse as parse_type
@@ -161,7 +162,7 @@ def json_step(value: exp.Expr, step: exp.Expr) -> exp.Expr:
 def _data_type(node: exp.DataType) -> exp.Expr:
     if node.meta.get("ours") or isinstance(node.parent, exp.Cast) and node.parent.meta.get("ours"):
         return node
-    written = node.sql("redshift")
+    written = declared(node)
     if written.upper() in ("UNKNOWN", "NAME", "REGPROC", '"CHAR"'):
         written = "TEXT"
     found = parse_type(written)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sqlglot import exp
 
+from zeroetl_dagster.local.warehouse.dialect import declared
 from zeroetl_dagster.local.warehouse.types import parse
 
 _UNNAMED = "?column?"
@@ -34,7 +35,7 @@ def name_columns(tree: exp.Expr) -> None:
 def name_of(node: exp.Expr) -> str:
     if isinstance(node, exp.Cast):
         inner = name_of(node.this)
-        kind = parse(node.to.sql("redshift"))
+        kind = parse(declared(node.to))
         return inner if inner != _UNNAMED else _type_name(kind.name if kind else "varchar")
     if isinstance(node, exp.Column | exp.Alias | exp.Bracket):
         return node.alias_or_name or _UNNAMED

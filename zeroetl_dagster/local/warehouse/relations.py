@@ -257,13 +257,14 @@ class Relations:
         count = self.rows(f"SELECT coalesce(sum(changes), 0) FROM {changes} WHERE oid = $1", [relation.oid])
         return f"{relation.oid}:{count[0][0]}"
 
-    def depend(self, relation: Relation, bases: Iterable[Relation]) -> None:
-        """Note what a view reads, and how far each of it was."""
+    def depend(self, relation: Relation, bases: Iterable[Relation], seen_by: Relations | None = None) -> None:
+        """Note what a view reads, and how far each of it was; `seen_by`: for whom, if not for this session."""
         table = self.table(relation.database, "dependency")
         self.cursor.execute(f"DELETE FROM {table} WHERE oid = $1", [relation.oid])
         for base in dict.fromkeys(bases):
             self.cursor.execute(
-                f"INSERT INTO {table} VALUES ($1, $2, $3, $4, $5)", [relation.oid, *base.key, self.token(base)]
+                f"INSERT INTO {table} VALUES ($1, $2, $3, $4, $5)",
+                [relation.oid, *base.key, (seen_by or self).token(base)],
             )
 
     def bases(self, relation: Relation) -> list[tuple[tuple[str, str, str], str]]:

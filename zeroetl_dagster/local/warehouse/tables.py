@@ -13,7 +13,7 @@ from sqlglot import exp
 
 from zeroetl_dagster.local.warehouse import dialect
 from zeroetl_dagster.local.warehouse.binding import Bound
-from zeroetl_dagster.local.warehouse.dialect import Statement, quoted
+from zeroetl_dagster.local.warehouse.dialect import Statement, declared, quoted
 from zeroetl_dagster.local.warehouse.errors import SqlError, not_implemented
 from zeroetl_dagster.local.warehouse.grants import Grantee
 from zeroetl_dagster.local.warehouse.queries import need_own_database, need_writable
@@ -97,6 +97,7 @@ def make(session: Session, place: Relation, columns: list[Column], definitions: 
     """Make a table, and note it."""
     if _taken(session, place):
         raise SqlError("42P07", f'Relation "{place.name}" already exists')
+    _need_distinct(session, place)
     names = [column.name for column in columns]
     if doubled := next((name for name in names if names.count(name) > 1), None):
         raise SqlError("42701", f'column "{doubled}" duplicated')
@@ -108,6 +109,18 @@ def make(session: Session, place: Relation, columns: list[Column], definitions: 
     relation = session.relations.add(place, columns, **more)
     session.rights.apply_defaults(relation)
     return relation
+
+
+def _need_distinct(session: Session, place: Relation) -> None:
+    """DuckDB does not tell names apart by case; what it would take for the same is said to be."""
+    if place.kind != "temp":
+        rows = session.relations.rows(
+            f"SELECT relation_name FROM {session.relations.table(place.database, 'relation')} WHERE schema_name = $1 "
+            "AND lower(relation_name) = lower($2)",
+            [place.schema, place.name],
+        )
+        if rows:
+            raise not_implemented(f'tables whose names differ in case only: "{place.name}" beside "{rows[0][0]}"')
 
 
 def create_as(
@@ -168,7 +181,7 @@ def _definitions(session: Session, expressions: Iterable[exp.Expr]) -> tuple[lis
 
 
 def _column(session: Session, definition: exp.ColumnDef) -> tuple[Column, str]:
-    kind = parse(definition.kind.sql("redshift")) if definition.kind else None
+    kind = parse(declared(definition.kind)) if definition.kind else None
     if kind is None:
         raise SqlError(
             "42704", f'type "{definition.kind.sql("redshift").lower() if definition.kind else ""}" does not exist'
@@ -345,7 +358,7 @@ def _rename_column(session: Session, relation: Relation, old: str, new: str) -> 
 
 def _change_type(session: Session, relation: Relation, action: exp.AlterColumn) -> None:
     """Only longer VARCHARs, as in Redshift."""
-    kind, name = parse(action.args["dtype"].sql("redshift")), action.this.name
+    kind, name = parse(declared(action.args["dtype"])), action.this.name
     columns = session.relations.columns(relation)
     old = next((column.type for column in columns if column.name == name), None)
     if old is None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 from sqlglot import exp
 
+from zeroetl_dagster.local.warehouse.dialect import declared
 from zeroetl_dagster.local.warehouse.relations import Column
 from zeroetl_dagster.local.warehouse.types import MAX_VARCHAR, RedshiftType, parse
 
@@ -95,7 +96,7 @@ def _type(node: exp.Expr | None, sources: Mapping[str, Output | None]) -> Redshi
     if isinstance(node, exp.Literal):
         return RedshiftType("character varying", max(len(node.this.encode()), 1)) if node.is_string else None
     if isinstance(node, exp.Cast):
-        found = parse(node.to.sql("redshift"))
+        found = parse(declared(node.to))
         if found is None or not found.is_text:
             return None
         sized = node.to.expressions or found.name == "character"

@@ -16,7 +16,7 @@ from zeroetl_dagster.local.warehouse.dialect import Statement, parse, quoted
 from zeroetl_dagster.local.warehouse.errors import SqlError, not_implemented
 from zeroetl_dagster.local.warehouse.grants import Grantee
 from zeroetl_dagster.local.warehouse.queries import fitting, need_own_database
-from zeroetl_dagster.local.warehouse.relations import Body, Column, Relation
+from zeroetl_dagster.local.warehouse.relations import Body, Column, Relation, Relations
 from zeroetl_dagster.local.warehouse.session import Result, Session
 
 FULL, INCREMENTAL = 0, 1
@@ -157,25 +157,28 @@ def _refresh(session: Session, relation: Relation, cascade: bool) -> None:
     fitted = ", ".join(
         fitting(exp.column(f"c{at}", quoted=True), column.type).sql("duckdb") for at, column in enumerate(columns)
     )
-    source = bound.sql
-    if state == INCREMENTAL and session.in_transaction:
-        source = _committed(session, bound)
     session.execute(f"DELETE FROM {relation.sql}")
-    session.execute(f"INSERT INTO {relation.sql} SELECT {fitted} FROM ({source}) AS q({names})")
+    into = f"INSERT INTO {relation.sql} SELECT {fitted} FROM"
+    if state == INCREMENTAL and session.in_transaction:
+        _fill_with_committed(session, relation, bound, f"{into} _committed AS q({names})")
+    else:
+        session.execute(f"{into} ({bound.sql}) AS q({names})")
+        session.relations.depend(relation, bases)
     session.relations.changed(relation)
-    session.relations.depend(relation, bases)
 
 
-def _committed(session: Session, bound: Bound) -> str:
+def _fill_with_committed(session: Session, relation: Relation, bound: Bound, insert: str) -> None:
     """An incremental refresh sees committed rows only, not those of its own transaction (SQL reference, REFRESH
-    MATERIALIZED VIEW); read beside the transaction, then handed over."""
+    MATERIALIZED VIEW): they are read beside the transaction, then handed over."""
     other = session.namespace.cursor()
     try:
-        rows = other.execute(bound.sql).to_arrow_table()
+        other.begin()
+        session.cursor.register("_committed", other.execute(bound.sql).to_arrow_table())
+        session.execute(insert)
+        session.cursor.unregister("_committed")
+        session.relations.depend(relation, _bases(bound), Relations(other, session.namespace))
     finally:
         other.close()
-    session.cursor.register("_committed", rows)
-    return "SELECT * FROM _committed"
 
 
 def alter_mv(session: Session, statement: Statement, _: Sequence[Any]) -> Result:
