@@ -21,7 +21,7 @@ _NAMES = "\n".join(f"  {b.name:<16}{b.about}" for b in BENCHMARKS)
     context_settings={"help_option_names": ["-h", "--help"]},
     help=f"""Measure; print every figure as a ratio to a floor taken in the same run.
 
-Without NAMES everything runs, in less than ten minutes. `make bench ARGS=idle-tick` runs one.
+Without NAMES everything runs, which takes 6 to 11 minutes on two cores. `make bench ARGS=idle-tick` runs one.
 
 \b
 {_NAMES}
