@@ -59,6 +59,12 @@ class Bed(ControlPlane):
         super().stop()
         self.world.objects.close()
 
+    def end(self) -> None:
+        """Stop for good, the PostgreSQL servers too."""
+        self.stop()
+        for server in self.folder.postgres_clusters():
+            self.world.postgres.stop(server, immediate=True)
+
     def furnish(self) -> None:
         """A bucket, a key and a role that an export needs."""
         self.s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})

@@ -9,35 +9,26 @@ from collections.abc import Iterator
 
 import pytest
 
-from zeroetl_dagster.local.postgres_files import remove_outside
+from zeroetl_dagster_tests.folders import data_folder
 from zeroetl_dagster_tests.local_exports.bed import Bed
-from zeroetl_dagster_tests.local_exports.conftest import let_pass
 
 
 @pytest.fixture(scope="module")
-def revived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+def revived() -> Iterator[Bed]:
     """An embedded RDS on the folder of one that was killed (see `killed.py`)."""
-    root = tmp_path_factory.mktemp("killed")
-    let_pass(root)
-    command = [sys.executable, "-m", "zeroetl_dagster_tests.local_exports.killed", str(root)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    bed = None
-    try:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
-        bed = Bed(root)
-        yield bed
-    finally:
-        process.kill()
-        end(bed or Bed(root))
-
-
-def end(bed: Bed) -> None:
-    bed.stop()
-    for cluster in bed.folder.postgres_clusters():
-        bed.world.postgres.stop(cluster, immediate=True)
-    remove_outside(bed.folder)
+    with data_folder("killed") as folder:
+        command = [sys.executable, "-m", "zeroetl_dagster_tests.local_exports.killed", str(folder.root)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        bed = None
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "ready\n"
+            process.kill()
+            assert process.wait() == -signal.SIGKILL
+            bed = Bed(folder.root)
+            yield bed
+        finally:
+            process.kill()
+            (bed or Bed(folder.root)).end()
 
 
 def values(bed: Bed, name: str) -> list[int]:
