@@ -57,7 +57,7 @@ def test_its_newest_snapshot_is_exported_and_catalogued(shop: Shop, till: dict[s
 
 
 def test_a_day_without_one_gets_one_which_goes_with_its_export(shop: Shop, till: dict[str, Any]) -> None:
-    more = {"snapshot_types": ("awsbackup",), "make_snapshot": "when_missing"}
+    more: dict[str, Any] = {"snapshot_types": ("awsbackup",), "make_snapshot": "when_missing"}
     pipeline = Pipeline(shop, shop.settings("till_fresh", source=SOURCE, **more))
     result = pipeline.run()
     arn = metadata(result, "till_fresh", "export")["zeroetl/snapshot_arn"]

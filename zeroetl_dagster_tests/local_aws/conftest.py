@@ -179,7 +179,7 @@ class Bed:
 
     def _start(self) -> None:
         self.store = Store(self.folder.store_path)
-        parts: tuple[Any, ...] = (self.postgres, self.warehouse, self.replicator)
+        parts: tuple[Any, Any, Any] = (self.postgres, self.warehouse, self.replicator)
         self.world = World(self.folder, self.store, *parts, delays=self.delays)
         self.plane = ControlPlane(self.world)
         identities = Identities.of_world(self.world)
