@@ -7,10 +7,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from zeroetl_dagster.settings.base import Settings
+from zeroetl_dagster.settings.base import VARIABLE, Settings
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ENDPOINT = re.compile(r"[^:\s]+:\d{1,5}")
 
 
@@ -56,7 +55,7 @@ class Identity(Settings):
             missing = "user" if self.user is None else "password_env"
             raise ValueError(f"`user` and `password_env` go together; `{missing}` is missing")
         # Not shown: who misunderstands these two may have written the password itself.
-        if self.password_env is not None and not _VARIABLE.fullmatch(self.password_env):
+        if self.password_env is not None and not VARIABLE.fullmatch(self.password_env):
             raise ValueError("`password_env` must be the name of an environment variable, like WATCH_PASSWORD")
         if self.secret is not None and self.secret != "namespace" and not self.secret.startswith("arn:"):
             raise ValueError(

@@ -68,14 +68,23 @@ def _line(problem: Mapping[str, Any], model: type[BaseModel]) -> tuple[str, str]
         about = _about(field)
         return f"`{path}` is missing{': ' if about else ''}{about}", ""
     if kind in ("value_error", "assertion_error"):
-        said = str(context.get("error", problem["msg"]))
-        return (f"`{path}`: {said}" if path else said), ""
+        return _refused(path, problem.get("input"), str(context.get("error", problem["msg"]))), ""
     found = f"`{path or 'attributes'}` is {_shown(problem.get('input'))}; "
     if kind in _MAPPING_WANTED:
         keys = _keys(model, loc)
+        if "password_env" in keys:  # who misunderstands a login may have written the password itself
+            found = f"`{path}` is no mapping; "
         return found, f"it must hold settings: {', '.join(keys)}" if keys else "it must be `name: value` pairs"
     about = _about(field)
     return found, _demand(kind, problem["msg"], context) + (f" ({about})" if about else "")
+
+
+def _refused(path: str, value: Any, said: str) -> str:
+    """What a rule of ours says, with the value where it does not quote that itself."""
+    if not path:
+        return said
+    quoted = not isinstance(value, str | int | float) or repr(value) in said
+    return f"`{path}`: {said}" if quoted else f"`{path}` is {_shown(value)}; {said}"
 
 
 def _demand(kind: str, message: str, context: Mapping[str, Any]) -> str:

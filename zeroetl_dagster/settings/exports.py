@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from datetime import date
 from typing import Annotated, Literal
-from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
 
 from zeroetl_dagster.settings.base import DefsStateSettings, Settings
+from zeroetl_dagster.settings.times import Cron, TimeZone
 
 Engine = Literal["aurora-postgresql", "aurora-mysql", "postgres", "mysql", "mariadb"]
 SnapshotType = Literal["automated", "manual", "awsbackup", "shared", "public"]
@@ -120,14 +120,9 @@ class CatalogueSettings(Settings):
 class ExportSchedule(Settings):
     """When the day's export is asked for. The partition is the day it is in `time_zone` at that moment."""
 
-    cron: str = "0 16 * * *"
-    timezone: str = "UTC"
+    cron: Cron = "0 16 * * *"
+    timezone: TimeZone = "UTC"
     default_status: Literal["running", "stopped"] = "stopped"
-
-    @field_validator("timezone")
-    @classmethod
-    def _zone(cls, value: str) -> str:
-        return _time_zone(value)
 
 
 class ExportWait(Settings):
@@ -200,7 +195,7 @@ class SnapshotExportSettings(Settings):
     catalogue: CatalogueSettings
     retention_days: int | None = Field(default=None, ge=1)
     schedule: ExportSchedule | None = ExportSchedule()
-    time_zone: str = "UTC"
+    time_zone: TimeZone = "UTC"
     start_date: date
     wait: ExportWait = ExportWait()
     reconcile: Reconciliation | None = None
@@ -228,11 +223,6 @@ class SnapshotExportSettings(Settings):
         if not re.fullmatch(r"arn:aws[a-z-]*:iam::\d{12}:role/.+", value):
             raise ValueError(f"{value!r} is not a role ARN (arn:aws:iam::123456789012:role/NAME)")
         return value
-
-    @field_validator("time_zone")
-    @classmethod
-    def _zone(cls, value: str) -> str:
-        return _time_zone(value)
 
     @field_validator("tables")
     @classmethod
@@ -283,14 +273,6 @@ class SnapshotExportSettings(Settings):
     def source_aws(self) -> str:
         """Name of the account connection in which snapshots and export tasks live."""
         return self.source.aws or self.aws
-
-
-def _time_zone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (KeyError, OSError, ValueError) as error:  # not found is a KeyError
-        raise ValueError(f"{value!r} is not a time zone name such as UTC, Asia/Tokyo or Europe/Berlin") from error
-    return value
 
 
 def _glue_name(value: str) -> str:

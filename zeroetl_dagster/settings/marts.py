@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from zeroetl_dagster.settings.base import Settings
+from zeroetl_dagster.settings.times import Cron, TimeZone
 
 Materialization = Literal["materialized_view", "table", "view", "partitioned"]
 RedshiftMaterialization = Literal["materialized_view", "table", "view"]
@@ -26,7 +27,8 @@ _TEAM = re.compile(r"team:\S+")
 _GLUE_NAME = re.compile(r"[a-z0-9_]{1,255}")
 _S3 = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?")
 _READER = re.compile(r"(role|group|user):.+")
-_TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{1,63}")
+_TAG_KEY = re.compile(r"([A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}")
+_TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{0,63}")
 
 
 class MartOptions(Settings):
@@ -61,13 +63,8 @@ class MartOptions(Settings):
 
     @field_validator("tags")
     @classmethod
-    def _tag_values(cls, value: dict[str, str]) -> dict[str, str]:
-        for key, tag in value.items():
-            if key.startswith(("dagster/", "zeroetl/")):
-                raise ValueError(f"{key!r}: tags beginning with dagster/ or zeroetl/ are reserved")
-            if not _TAG_VALUE.fullmatch(tag):
-                raise ValueError(f"the value of {key!r} may hold letters, digits, _ . - only (1-63 characters)")
-        return value
+    def _dagster_tags(cls, value: dict[str, str]) -> dict[str, str]:
+        return dagster_tags(value)
 
     @field_validator("owners")
     @classmethod
@@ -101,8 +98,8 @@ class RetrySettings(Settings):
 class NightlySettings(Settings):
     """The nightly net: a schedule that refreshes only what is stale, whatever became of the sensors."""
 
-    cron: str = "0 3 * * *"
-    timezone: str = "UTC"
+    cron: Cron = "0 3 * * *"
+    timezone: TimeZone = "UTC"
     default_status: SensorStatus = "stopped"
 
 
@@ -133,6 +130,11 @@ class MartsSettings(Settings):
     @classmethod
     def _dagster_owners(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return dagster_owners(value)
+
+    @field_validator("tags")
+    @classmethod
+    def _dagster_tags(cls, value: dict[str, str]) -> dict[str, str]:
+        return dagster_tags(value)
 
 
 class RedshiftMartsSettings(MartsSettings):
@@ -167,6 +169,16 @@ class RedshiftMartsSettings(MartsSettings):
         for reader in value:
             if reader != "public" and not _READER.fullmatch(reader):
                 raise ValueError(f"{reader!r} is neither `role:name`, `group:name`, `user:name` nor `public`")
+        return value
+
+    @field_validator("pipelines")
+    @classmethod
+    def _databases(cls, value: dict[str, str]) -> dict[str, str]:
+        for pipeline, database in value.items():
+            if not 0 < len(database.encode()) <= 127:
+                raise ValueError(
+                    f"the database of {pipeline!r} is {database!r}; a Redshift database has 1 to 127 bytes"
+                )
         return value
 
     @model_validator(mode="after")
@@ -221,6 +233,22 @@ def dagster_owners(owners: tuple[str, ...]) -> tuple[str, ...]:
         if not (_TEAM.fullmatch(owner) or _EMAIL.fullmatch(owner)):
             raise ValueError(f"{owner!r} is neither `team:name` nor an e-mail address")
     return owners
+
+
+def dagster_tags(tags: dict[str, str]) -> dict[str, str]:
+    """Raises ValueError for tags that Dagster refuses on an asset, and for those that are this project's or its own."""
+    for key, value in tags.items():
+        if key.startswith(("dagster/", "zeroetl/")):
+            raise ValueError(f"{key!r}: tags beginning with dagster/ or zeroetl/ are reserved")
+        if not _TAG_KEY.fullmatch(key):
+            raise ValueError(
+                f"{key!r}: a tag's name may hold letters, digits, _ . - only (1-63 characters), one / inside"
+            )
+        if not _TAG_VALUE.fullmatch(value):
+            raise ValueError(
+                f"the value of {key!r} is {value!r}; it may hold letters, digits, _ . - only (at most 63 characters)"
+            )
+    return tags
 
 
 def mart_name(name: str) -> str:

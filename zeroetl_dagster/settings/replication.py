@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
-from zeroetl_dagster.settings.base import DefsStateSettings, Settings
+from zeroetl_dagster.settings.base import VARIABLE, DefsStateSettings, Settings
 
 Engine = Literal["aurora-postgresql", "aurora-mysql", "postgres", "mysql"]
 Mode = Literal["ensure", "verify"]
@@ -36,8 +36,10 @@ class TableName(NamedTuple):
         return ".".join(part if re.fullmatch(r"[\w$-]+", part) else _quote(part) for part in self)
 
 
-def parse_table_name(text: str) -> TableName:
+def parse_table_name(text: Any) -> TableName:
     """`schema.table`, a part in double quotes when it holds a dot, a blank or a quote. Raises ValueError."""
+    if not isinstance(text, str):
+        raise ValueError(_TABLE_ERROR.format(text))
     parts: list[str] = []
     at = 0
     while True:
@@ -174,7 +176,7 @@ class SourceLogin(Settings):
     """How the row count check logs in to the source: `secret: managed` is the secret that RDS keeps for the master."""
 
     secret: str | None = Field(None, description="`managed`, or the ARN of a secret with username and password")
-    user: str | None = None
+    user: str | None = Field(None, min_length=1)
     password_env: str | None = Field(None, description="name of the environment variable that holds the password")
     endpoint: str | None = Field(None, description="host:port instead of the described endpoint, as for a tunnel")
 
@@ -188,7 +190,16 @@ class SourceLogin(Settings):
         if self.secret is not None and (self.user is not None or self.password_env is not None):
             raise ValueError("give `secret`, or `user` with `password_env`, not both")
         if (self.user is None) != (self.password_env is None):
-            raise ValueError("`user` and `password_env` go together")
+            missing = "user" if self.user is None else "password_env"
+            raise ValueError(f"`user` and `password_env` go together; `{missing}` is missing")
+        # Not shown: who misunderstands these two may have written the password itself.
+        if self.password_env is not None and not VARIABLE.fullmatch(self.password_env):
+            raise ValueError("`password_env` must be the name of an environment variable, like SOURCE_PASSWORD")
+        if self.secret is not None and self.secret != "managed" and not self.secret.startswith("arn:"):
+            raise ValueError(
+                "`secret` is neither `managed` nor the ARN of a secret; a password itself never stands here, but in an "
+                "environment variable: `user` with `password_env`"
+            )
         if self.endpoint is not None and not re.fullmatch(r".+:\d{1,5}", self.endpoint):
             raise ValueError(f"endpoint must be host:port, found {self.endpoint!r}")
         return self
@@ -242,9 +253,9 @@ class IntegrationSettings(Settings):
     def _tables(cls, value: Any) -> Any:
         if value == "discover":
             return value
-        if isinstance(value, str) or not isinstance(value, list | tuple):
-            raise ValueError("a list of `schema.table`, or the word discover")
-        names = tuple(one if isinstance(one, TableName) else parse_table_name(str(one)) for one in value)
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"found {value!r}; it must be a list of `schema.table`, or the word discover")
+        names = tuple(one if isinstance(one, TableName) else parse_table_name(one) for one in value)
         if not names:
             raise ValueError("lists no table; leave it out (or write discover) to take every replicated table")
         twice = sorted({str(name) for name in names if names.count(name) > 1})

@@ -69,6 +69,20 @@ def test_what_the_cases_below_start_from_is_right(model: type[BaseModel], good: 
         (RedshiftMartsSettings, MARTS, {"schemma": "x"}, "`schemma` is not known here (did you mean `schema`?)"),
         (RedshiftMartsSettings, MARTS, {"readers": "analyst"}, "`readers` is 'analyst'; it must be a list (who may SELECT from the marts"),
         (RedshiftMartsSettings, MARTS, {"retry": {"first_seconds": "soon"}}, "`retry.first_seconds` is 'soon'; it must be a number"),
+        (IntegrationSettings, PIPELINE, {"name": "my-shop"}, "`name` is 'my-shop'; letters, digits and _ only"),
+        (IntegrationSettings, PIPELINE, {"integration_name": "a--b"}, "`integration_name` is 'a--b'; letters, digits and single hyphens"),
+        (IntegrationSettings, PIPELINE, {"tables": "all"}, "`tables`: found 'all'; it must be a list of `schema.table`, or the word discover"),
+        (IntegrationSettings, PIPELINE, {"tables": ["public.a", None]}, "`tables`: None is not `schema.table`"),
+        (RedshiftMartsSettings, MARTS, {"name": "a-b"}, "`name` is 'a-b'; letters, digits and _ only"),
+        (RedshiftMartsSettings, MARTS, {"schema": ""}, "`schema` is ''; a Redshift schema name has 1 to 127 bytes"),
+        (RedshiftMartsSettings, MARTS, {"pipelines": {"shop": ""}}, "`pipelines`: the database of 'shop' is ''; a Redshift database has 1 to 127 bytes"),
+        (RedshiftMartsSettings, MARTS, {"nightly": {"cron": "daily"}}, "`nightly.cron`: 'daily' is not a cron expression of five fields"),
+        (RedshiftMartsSettings, MARTS, {"nightly": {"cron": "0 25 * * *"}}, "`nightly.cron`: '0 25 * * *': the hour is 25; it must be 0 to 23"),
+        (RedshiftMartsSettings, MARTS, {"nightly": {"timezone": "Mars"}}, "`nightly.timezone`: 'Mars' is not a time zone name such as UTC"),
+        (RedshiftMartsSettings, MARTS, {"tags": {"a b": "c"}}, "`tags`: 'a b': a tag's name may hold letters"),
+        (RedshiftMartsSettings, MARTS, {"tags": {"a": "b c"}}, "`tags`: the value of 'a' is 'b c'; it may hold letters"),
+        (RedshiftMartsSettings, MARTS, {"tags": {"dagster/a": "b"}}, "`tags`: 'dagster/a': tags beginning with dagster/ or zeroetl/ are reserved"),
+        (SnapshotExportSettings, EXPORT, {"schedule": {"cron": "0 16 * *"}}, "`schedule.cron`: '0 16 * *' is not a cron expression of five fields"),
         (SnapshotExportSettings, EXPORT, {"tables": "some"}, "`tables` is 'some'; allowed: 'all'; or it must be a list"),
         (SnapshotExportSettings, EXPORT, {"start_date": "yesterday"}, "`start_date` is 'yesterday'; it must be a date, like 2026-01-31"),
     ],
@@ -77,6 +91,25 @@ def test_a_wrong_value_is_told_with_its_path(
     model: type[BaseModel], good: dict[str, Any], change: dict[str, Any], message: str
 ) -> None:
     assert said(model, {**good, **change}).startswith(message)
+
+
+@pytest.mark.parametrize("cron", ["*/5 0-6,22 1 JAN-mar 7", "0 0 31 12 0", "@daily"])
+def test_cron_expressions_that_dagster_takes(cron: str) -> None:
+    settings = parse(RedshiftMartsSettings, {**MARTS, "nightly": {"cron": cron}}, "x")
+    assert settings.nightly is not None and settings.nightly.cron == cron
+
+
+@pytest.mark.parametrize(
+    "login",
+    ["hunter2", {"secret": "hunter2"}, {"user": "u", "password_env": "hunter-2"}, {"user": "u", "password": "hunter2"}],
+)
+def test_a_password_written_where_none_belongs_is_not_repeated(login: Any) -> None:
+    redshift = {"redshift": {"w": {"aws": "a", "workgroup": "x", "admin": login}}}
+    for told in (
+        said(IntegrationSettings, {**PIPELINE, "checks": {"source_login": login}}),
+        said(ConnectionsSettings, {"aws": {"a": {}}, **redshift}),
+    ):
+        assert "hunter" not in told and "password_env" in told
 
 
 def test_what_is_missing_is_told_with_what_it_is() -> None:
