@@ -95,7 +95,7 @@ def test_the_scaffolded_yaml_is_right() -> None:
         ({"data_filter": "includes: shop.*.*"}, "`data_filter`"),
         ({"data_filter": None}, "is missing; engine aurora-postgresql needs at least `include: shop.*.*`"),
         ({"data_filter": "include: other.public.*"}, "includes no table of `source.database` 'shop'"),
-        ({"name": "my shop"}, "`name`: letters, digits and _ only"),
+        ({"name": "my shop"}, "`name` is 'my shop'; letters, digits and _ only"),
         ({"target": {}}, "`target.database` is missing"),
         ({"integration_name": "-x"}, "`integration_name`"),
         ({"tags": {"zeroetl:x": "y"}}, "are reserved"),

@@ -109,7 +109,7 @@ def test_what_the_scaffolder_writes_loads(tmp_path: Path) -> None:
     [
         ({"materialised": "table"}, "`materialised` is not known here (did you mean `materialized`?)"),
         ({"materialized": "cube"}, "`materialized` is 'cube'; allowed: 'materialized_view', 'table' or 'view'"),
-        ({"name": "my marts"}, "`name`: letters, digits and _ only"),
+        ({"name": "my marts"}, "`name` is 'my marts'; letters, digits and _ only"),
         ({"pipelines": {}}, "`pipelines` is {}"),
         ({"schema": ""}, "`schema`: a Redshift schema name has 1 to 127 bytes"),
         ({"database": "tickit_zetl"}, "pipelines.tickit: 'tickit_zetl' is the marts' own database"),
