@@ -111,7 +111,7 @@ def test_what_the_scaffolder_writes_loads(tmp_path: Path) -> None:
         ({"materialized": "cube"}, "`materialized` is 'cube'; allowed: 'materialized_view', 'table' or 'view'"),
         ({"name": "my marts"}, "`name` is 'my marts'; letters, digits and _ only"),
         ({"pipelines": {}}, "`pipelines` is {}"),
-        ({"schema": ""}, "`schema`: a Redshift schema name has 1 to 127 bytes"),
+        ({"schema": ""}, "`schema` is ''; a Redshift schema name has 1 to 127 bytes"),
         ({"database": "tickit_zetl"}, "pipelines.tickit: 'tickit_zetl' is the marts' own database"),
         ({"readers": ["analyst"]}, "'analyst' is neither `role:name`, `group:name`, `user:name` nor `public`"),
         ({"owners": ["bob"]}, "'bob' is neither `team:name` nor an e-mail address"),

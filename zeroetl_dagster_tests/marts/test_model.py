@@ -57,7 +57,7 @@ def test_a_byte_order_mark_is_no_part_of_the_text() -> None:
         ("-- minimum_interval_seconds: -1\nselect 1", "greater than or equal to 0"),
         ("-- owners: bob\nselect 1", "'bob' is neither `team:name` nor an e-mail address"),
         ("-- tags: sales\nselect 1", "write tags as `key=value, key=value`"),
-        ("-- tags: a=b c\nselect 1", "the value of 'a' may hold letters, digits"),
+        ("-- tags: a=b c\nselect 1", "the value of 'a' is 'b c'; it may hold letters, digits"),
         ("-- tags: dagster/x=y\nselect 1", "are reserved"),
         ("-- diststyle: key\nselect 1", "sales.sql:1: diststyle: found 'key': diststyle key needs `distkey`"),
         ("-- group: a\n-- distkey: b\n-- diststyle: all\nselect 1", "sales.sql:2: distkey"),
