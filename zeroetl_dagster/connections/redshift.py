@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from zeroetl_dagster.connections.aws import Aws, explained
+from zeroetl_dagster.connections.aws import Aws, AwsError, explained
 from zeroetl_dagster.settings.connections import Identity, RedshiftConnection
 
 IdentityName = Literal["admin", "watch", "marts"]
@@ -241,6 +241,18 @@ class Redshift:
         if not found:
             raise RedshiftUnavailable(f"{self._where()} has no endpoint yet: it is {status or described.get('status')}")
         return str(found.get("address") or found["Address"]), int(found.get("port") or found["Port"])
+
+    def base_rpu(self) -> int | None:
+        """RPU that a workgroup computes with and is billed for; None for a cluster (billed by the hour whatever runs),
+        and where this AWS connection may not look it up (an endpoint override works without)."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        if not self.is_serverless:
+            return None
+        try:
+            return self._described().get("baseCapacity")
+        except (AwsError, BotoCoreError, ClientError, RedshiftUnavailable):
+            return None
 
     def namespace_arn(self) -> str:
         """ARN of the namespace, an integration's target (Serverless `namespace/UUID`, provisioned `namespace:UUID`)."""

@@ -22,7 +22,7 @@ from zeroetl_dagster.marts.compile import CompiledMart, TableRef
 from zeroetl_dagster.marts.model import MartError
 from zeroetl_dagster.marts.recorded import InputVersion
 from zeroetl_dagster.settings.marts import AthenaMartsSettings, RedshiftMartsSettings
-from zeroetl_dagster.settings.prices import athena_usd
+from zeroetl_dagster.settings.prices import athena_usd, rpu_usd
 
 _ATHENA_STORED = {
     "table": "A table in Athena (Parquet)",
@@ -46,23 +46,29 @@ def redshift_assets(settings: RedshiftMartsSettings, compiled: Mapping[str, Comp
         with warehouse.session("marts", database=settings.database) as session:
             if redshift.ensure_schema(session, settings.schema_name, settings.readers):
                 context.log.info(f"created the schema {settings.schema_name}")
-            yield RedshiftEngine(session, settings, compiled)
+            rpu = warehouse.base_rpu()
+            yield RedshiftEngine(session, settings, compiled, rpu, warehouse.aws.region if rpu else "")
 
     return build_assets(settings, compiled, look, settings.redshift, engine)
 
 
 @dataclass(frozen=True)
 class RedshiftEngine:
-    """Refreshes marts in one Redshift session."""
+    """Refreshes marts in one Redshift session. `rpu`: the workgroup's base capacity, None where none is billed."""
 
     session: redshift.Session
     settings: RedshiftMartsSettings
     compiled: Mapping[str, CompiledMart]
+    rpu: int | None
+    region: str
     failures: tuple[type[Exception], ...] = (RedshiftSqlError, RedshiftDenied, MartError)
 
     def refresh(self, mart: CompiledMart, inputs: Mapping[AssetKey, InputVersion]) -> Done:
         done = redshift.materialize(self.session, mart, self.compiled, self.settings.readers)
-        return Done(redshift_metadata(mart, done), f"{done.action}, {done.rows:,} rows in {done.duration_ms:,.0f} ms")
+        metadata = redshift_metadata(mart, done)
+        if self.rpu:
+            metadata |= _compute(self.rpu * done.duration_ms / 1000, self.region)
+        return Done(metadata, f"{done.action}, {done.rows:,} rows in {done.duration_ms:,.0f} ms")
 
 
 def redshift_metadata(mart: CompiledMart, done: redshift.Materialized) -> dict[str, Any]:
@@ -84,6 +90,12 @@ def redshift_metadata(mart: CompiledMart, done: redshift.Materialized) -> dict[s
     if done.gap:
         found["zeroetl/readers_gap"] = True
     return found
+
+
+def _compute(rpu_seconds: float, region: str) -> dict[str, float]:
+    """Of the mart's own statements. Each time the workgroup wakes up it bills 60 seconds at the least (Redshift
+    management guide, Billing for Amazon Redshift Serverless), which what runs in them shares: not told here."""
+    return {"zeroetl/rpu_seconds": rpu_seconds, "zeroetl/estimated_cost_usd": float(rpu_usd(rpu_seconds, region))}
 
 
 def athena_assets(settings: AthenaMartsSettings, compiled: Mapping[str, CompiledMart]) -> dg.AssetsDefinition:

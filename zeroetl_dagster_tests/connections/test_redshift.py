@@ -101,6 +101,15 @@ def test_a_workgroup_and_a_cluster_that_are_not_there(warehouse: Warehouse) -> N
                 ask()
 
 
+def test_a_workgroup_computes_with_its_base_capacity(warehouse: Warehouse) -> None:
+    described = warehouse.session.client("redshift-serverless").get_workgroup(workgroupName=NAME)["workgroup"]
+    assert warehouse.redshift().base_rpu() == described["baseCapacity"] > 0
+
+
+def test_a_capacity_that_may_not_be_looked_up_is_unknown(warehouse: Warehouse, bare: pytest.MonkeyPatch) -> None:
+    assert Redshift(RedshiftConnection(aws="aws", workgroup=NAME), Aws(name="nobody")).base_rpu() is None
+
+
 def test_a_database_that_is_not_there(warehouse: Warehouse) -> None:
     with pytest.raises(RedshiftSqlError, match='as admin: database "nowhere" does not exist'):
         user(warehouse.redshift(database="nowhere"))
@@ -212,6 +221,7 @@ def test_a_cluster_takes_iam_users_and_says_when_it_is_paused(
     redshift = cluster({"iam": True}, workgroup=None, cluster=NAME)
     assert user(redshift) == "IAM:admin"
     assert ":namespace:" in redshift.namespace_arn()
+    assert redshift.base_rpu() is None
     with pytest.raises(RedshiftDenied, match="AWS manages no admin password there. Turn it on"):
         user(redshift, "admin")
     client = embedded.session.client("redshift")

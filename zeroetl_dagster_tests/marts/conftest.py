@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -40,6 +41,11 @@ class FakeWarehouse:
     def __init__(self, session: FakeSession) -> None:
         self.fake = session
         self.opened: list[tuple[str, str | None]] = []
+        self.rpu: int | None = None
+        self.aws = SimpleNamespace(region="ap-northeast-1")
+
+    def base_rpu(self) -> int | None:
+        return self.rpu
 
     @contextmanager
     def session(self, identity: str = "marts", *, database: str | None = None) -> Iterator[FakeSession]:

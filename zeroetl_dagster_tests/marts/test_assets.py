@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 import dagster as dg
+import pytest
 from dagster import AssetKey, DagsterEventType
 from dagster._core.errors import DagsterExecutionInterruptedError
 
@@ -48,6 +49,22 @@ def test_the_result_says_what_was_read_and_what_was_done(location: Location) -> 
     assert told["dagster/column_lineage"].deps_by_column["x"] == [dg.TableColumnDep(SALES, "x")]
     assert told["zeroetl/checkpoint"].records[0].data["table"] == "public.sales"
     assert "zeroetl/readers_gap" not in told
+
+
+def test_what_a_mart_computed_on_serverless_is_told_with_its_price(
+    location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZEROETL_PRICE_RPU_HOUR", "36")
+    location.warehouse.rpu = 8
+    location.tick(ALL)
+    told = {key: plain(value) for key, value in (location.stored("m1").metadata or {}).items()}
+    assert told["zeroetl/rpu_seconds"] == pytest.approx(8 * told["zeroetl/duration_ms"] / 1000)
+    assert told["zeroetl/estimated_cost_usd"] == pytest.approx(told["zeroetl/rpu_seconds"] / 100)
+
+
+def test_a_cluster_is_paid_by_the_hour_so_its_marts_have_no_price(location: Location) -> None:
+    location.tick(ALL)
+    assert not {"zeroetl/rpu_seconds", "zeroetl/estimated_cost_usd"} & {*(location.stored("m1").metadata or {})}
 
 
 def test_the_versions_recorded_are_those_before_the_sql_ran(location: Location) -> None:
