@@ -198,6 +198,7 @@ def test_prices_are_those_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
         "ZEROETL_PRICE_EXPORT_GB": lambda: prices.export_usd(1, "us-east-1"),
         "ZEROETL_PRICE_ATHENA_TB": lambda: prices.athena_usd(1024**4),
         "ZEROETL_PRICE_DPU_HOUR": lambda: prices.crawl_usd(1),
+        "ZEROETL_PRICE_RPU_HOUR": lambda: prices.rpu_usd(3600, "us-east-1"),
     }
     assert rows.keys() == cost.keys()
     for variable, default in rows.items():
