@@ -115,7 +115,7 @@ def compiled(kind: str) -> dict[str, CompiledMart]:
     return compile_marts(models, Target("shop_marts", SCHEMA, {"shop": "shop_zetl"}))
 
 
-# ---- before ----------------------------------------------------------------------------------------------------------
+# ---- before, in this order -------------------------------------------------------------------------------------------
 
 
 def test_a_fresh_watch_sees_no_integration(warehouse: Warehouse) -> None:
@@ -123,6 +123,14 @@ def test_a_fresh_watch_sees_no_integration(warehouse: Warehouse) -> None:
         assert activity.read_integrations(session, INTEGRATION) == []
         assert activity.read_table_states(session, INTEGRATION, "shop_zetl") == {}
         assert activity.read_activity(session, INTEGRATION, "shop_zetl", LONG_AGO) == []
+
+
+def test_a_fresh_marts_user_reads_nothing_and_makes_nothing(warehouse: Warehouse) -> None:
+    with warehouse.marts() as session:
+        with pytest.raises(RedshiftDenied, match="permission denied for schema public.*`zeroetl grants` prints"):
+            session.query("SELECT COUNT(*) FROM shop_zetl.public.orders")
+        with pytest.raises(RedshiftDenied, match="permission denied for database dev"):
+            ensure_schema(session, SCHEMA)
 
 
 # ---- after -----------------------------------------------------------------------------------------------------------
@@ -163,9 +171,14 @@ def test_marts_reads_a_table_that_appears_later(granted: Warehouse) -> None:
 
 
 def test_and_no_more(granted: Warehouse) -> None:
+    with granted.watch() as session:
+        with pytest.raises(RedshiftDenied, match="permission denied for schema public"):
+            session.query("SELECT COUNT(*) FROM shop_zetl.public.orders")
+        with pytest.raises(RedshiftDenied, match=f"permission denied for schema {SCHEMA}"):
+            session.execute(f"CREATE TABLE {SCHEMA}.mine (a INT)")
     with granted.marts() as session:
         assert activity.read_integrations(session, INTEGRATION) == []
-        for statement in ("CREATE DATABASE mine", "CREATE USER mine PASSWORD 'Only4Tests'"):
+        for statement in ("CREATE SCHEMA mine", "CREATE DATABASE mine", "CREATE USER mine PASSWORD 'Only4Tests'"):
             with pytest.raises(RedshiftDenied, match="permission denied"):
                 session.execute(statement)
     with granted.connection.session("marts", database="shop_zetl") as session, pytest.raises(RedshiftDenied):
