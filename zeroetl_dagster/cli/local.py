@@ -38,16 +38,24 @@ data_dir = click.option(
 
 
 def needs_local(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Say plainly when the extra is not installed, instead of an ImportError."""
+    """Say plainly when the extra is not installed, or the data folder cannot be used, instead of a traceback."""
 
     @functools.wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    def wrapped(folder: DataFolder, **options: Any) -> Any:
         missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]  # importing them takes seconds
         if missing:
             raise click.ClickException(
                 f"the embedded AWS is not installed ({missing[0]} is missing): pip install 'zeroetl-dagster[local]'"
             )
-        return function(*args, **kwargs)
+        try:
+            return function(folder=folder, **options)
+        except OSError as error:
+            if error.filename is None:  # not about a file
+                raise
+            raise click.ClickException(
+                f"the data folder {folder.root} cannot be used: {error.filename}: {error.strerror}. "
+                "Give a folder that you may write to as --data-dir"
+            ) from None
 
     return wrapped
 
@@ -64,7 +72,7 @@ def command() -> None:
     """
 
 
-@command.command()
+@command.command(short_help="Start it, and stay until Ctrl-C.")
 @data_dir
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the AWS endpoint.  [default: the last one]")
 @click.option("--detach", is_flag=True, help="Return when it is ready; `zeroetl local down` stops it.")
@@ -93,14 +101,16 @@ def status(folder: DataFolder) -> None:
 
     found = supervisor.running(folder)
     if not found:
-        click.echo(f"down (data in {folder.root}); start it: zeroetl local up --detach --data-dir {folder.root}")
+        state = supervisor.state(folder)
+        mend = f"start it: zeroetl local up --detach --data-dir {folder.root}" if state == "down" else "ask again soon"
+        click.echo(f"{state} (data in {folder.root}); {mend}")
         raise SystemExit(3)
     click.echo(f"up at {found.endpoint_url}, process {found.pid}, data in {folder.root}")
     for line in landscape.describe(landscape.session(folder, found.endpoint_url)):
         click.echo(line)
 
 
-@command.command()
+@command.command(short_help="Print what points a shell at it.")
 @data_dir
 @needs_local
 def env(folder: DataFolder) -> None:
@@ -133,7 +143,7 @@ def reset(folder: DataFolder, yes: bool) -> None:
     if not folder.root.exists():
         click.echo(f"{folder.root} does not exist; nothing to reset")
         return
-    if not _looks_like_ours(folder):
+    if folder.is_foreign:
         raise click.ClickException(f"{folder.root} does not look like a data folder of the embedded AWS; not touched")
     if not yes:
         click.confirm(f"Delete everything in {folder.root}?", abort=True)
@@ -143,7 +153,7 @@ def reset(folder: DataFolder, yes: bool) -> None:
     click.echo(f"deleted {folder.root}")
 
 
-@command.command("load-tickit")
+@command.command("load-tickit", short_help="Fill it with the TICKIT sample.")
 @data_dir
 @click.option("--scale", default=1.0, show_default=True, type=click.FloatRange(0.001, 100), help="1 = 424,319 rows.")
 @needs_local
@@ -159,7 +169,7 @@ def load_tickit(folder: DataFolder, scale: float) -> None:
         raise click.ClickException(str(error)) from None
 
 
-@command.command()
+@command.command(short_help="Sell tickets on the source until Ctrl-C.")
 @data_dir
 @click.option("--tps", default=20.0, show_default=True, type=click.FloatRange(0.01), help="Transactions per second.")
 @click.option("--seconds", type=click.FloatRange(0), help="Stop by itself after so long.  [default: Ctrl-C]")
@@ -187,12 +197,10 @@ def _running(folder: DataFolder) -> Any:
     from zeroetl_dagster.local import supervisor
 
     found = supervisor.running(folder)
-    if not found:
+    if found:
+        return found
+    if supervisor.state(folder) == "down":
         raise click.ClickException(
             f"no embedded AWS runs on {folder.root}: zeroetl local up --detach --data-dir {folder.root}"
         )
-    return found
-
-
-def _looks_like_ours(folder: DataFolder) -> bool:
-    return folder.credentials_file.exists() or not any(folder.root.iterdir())
+    raise click.ClickException(f"the embedded AWS on {folder.root} is starting or stopping: try again soon")

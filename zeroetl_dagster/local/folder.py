@@ -21,6 +21,11 @@ class DataFolder:
         self.root.chmod(0o711)  # PostgreSQL may run as another user and must be able to pass through
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether it is somebody else's: files are in it, and no key of an embedded AWS."""
+        return self.root.exists() and not self.credentials_file.exists() and any(self.root.iterdir())
+
+    @property
     def store_path(self) -> Path:
         """Control-plane documents (SQLite)."""
         return self.root / "aws.sqlite"

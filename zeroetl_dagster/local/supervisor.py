@@ -102,13 +102,20 @@ def access_key(folder: DataFolder) -> dict[str, str]:
 
 
 def prepare(folder: DataFolder) -> None:
-    """Make the folder, and in it a DAGSTER_HOME with this project's dagster.yaml (kept if the user changed it)."""
+    """Make the folder, and in it a DAGSTER_HOME with this project's dagster.yaml (kept if the user changed it).
+
+    Raises `StartFailed` for a folder with other things in it: `zeroetl local reset` would delete them.
+    """
+    if folder.is_foreign:
+        raise StartFailed(f"{folder.root} holds files of something else: give an empty or a new folder as --data-dir")
+    folder.root.mkdir(parents=True, exist_ok=True)
+    access_key(folder)  # first: by it the folder is known as ours
     folder.create()
-    folder.dagster_home.mkdir(exist_ok=True)
+    for private in (folder.s3, folder.redshift(""), folder.dagster_home):
+        private.mkdir(mode=0o700, exist_ok=True)
     instance = folder.dagster_home / "dagster.yaml"
     if not instance.exists():
         instance.write_text((Path(__file__).parent.parent / "dagster.yaml").read_text())
-    access_key(folder)
 
 
 def run(folder: DataFolder, *, port: int | None, say: Callable[[str], None]) -> None:
@@ -123,15 +130,17 @@ def run(folder: DataFolder, *, port: int | None, say: Callable[[str], None]) -> 
         if answers(chosen):
             raise StartFailed(f"port {chosen} is in use by another program: give another --port, or none")
         stopping = _Stop()
+        said_before = _size(folder.log_path)
         server = _start_server(folder, chosen)
         try:
-            _wait_ready(folder, server)
+            _wait_ready(folder, server, said_before)
             say(f"embedded AWS ready at http://127.0.0.1:{chosen} (data in {folder.root}); Ctrl-C stops it")
             while not stopping.wanted:
                 if server.poll() is not None:
                     say(f"the server process ended ({server.returncode}); starting it again")
+                    said_before = _size(folder.log_path)
                     server = _start_server(folder, chosen)
-                    _wait_ready(folder, server)
+                    _wait_ready(folder, server, said_before)
                 time.sleep(0.1)
         finally:
             _terminate(server)
@@ -145,9 +154,11 @@ def start_detached(folder: DataFolder, *, port: int | None, extra_env: dict[str,
     if supervisor_of(folder) is not None:
         raise AlreadyRunning(_already(folder))
     began = time.time()
+    log_path = folder.root / "supervisor.log"
+    said_before = _size(log_path)
     command = [sys.executable, "-m", "zeroetl_dagster.cli", "local", "up", "--data-dir", str(folder.root)]
     command += ["--port", str(port)] if port else []
-    with (folder.root / "supervisor.log").open("ab") as log:
+    with log_path.open("ab") as log:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -162,7 +173,7 @@ def start_detached(folder: DataFolder, *, port: int | None, extra_env: dict[str,
         if (found := running(folder)) and found.started_at >= began:
             return found
         if process.poll() is not None:
-            raise StartFailed(_tail(folder.root / "supervisor.log"))
+            raise StartFailed(_tail(log_path, said_before).removeprefix("Error: "))
         time.sleep(0.05)
     process.terminate()
     raise StartFailed(f"no answer within {READY_TIMEOUT_SECONDS:.0f} s; see {folder.log_path}")
@@ -264,15 +275,15 @@ def _start_server(folder: DataFolder, port: int) -> subprocess.Popen[bytes]:
         )
 
 
-def _wait_ready(folder: DataFolder, server: subprocess.Popen[bytes]) -> None:
+def _wait_ready(folder: DataFolder, server: subprocess.Popen[bytes], said_before: int) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise StartFailed(f"the server ended with {server.returncode}:\n{_tail(folder.log_path)}")
+            raise StartFailed(f"the server ended with {server.returncode}:\n{_tail(folder.log_path, said_before)}")
         if running(folder):
             return
         time.sleep(0.05)
-    raise StartFailed(f"no answer within {READY_TIMEOUT_SECONDS:.0f} s:\n{_tail(folder.log_path)}")
+    raise StartFailed(f"no answer within {READY_TIMEOUT_SECONDS:.0f} s:\n{_tail(folder.log_path, said_before)}")
 
 
 def _terminate(server: subprocess.Popen[bytes]) -> None:
@@ -321,6 +332,11 @@ def _lock(folder: DataFolder) -> Iterator[None]:
         yield
 
 
+def state(folder: DataFolder) -> str:
+    """Of one without a server that answers, in words: starting or stopping (a supervisor holds the folder), or down."""
+    return "down" if supervisor_of(folder) is None else "starting or stopping"
+
+
 def _already(folder: DataFolder) -> str:
     found = running(folder)
     where = f" at {found.endpoint_url} (process {found.pid})" if found else ", still starting or stopping"
@@ -330,5 +346,11 @@ def _already(folder: DataFolder) -> str:
     )
 
 
-def _tail(path: Path, lines: int = 15) -> str:
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else "(no log)"
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _tail(path: Path, since: int, lines: int = 15) -> str:
+    """The last lines of what was appended to a log of `since` bytes."""
+    said = path.read_bytes()[since:].decode(errors="replace")
+    return "\n".join(said.splitlines()[-lines:]) or f"(it said nothing; see {path})"

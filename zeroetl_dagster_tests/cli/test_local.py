@@ -224,8 +224,44 @@ def test_a_port_of_somebody_elses_is_said_to_be_in_use(shell: Shell) -> None:
         for arguments in (["--detach"], []):
             code, written = shell.local("up", "--port", str(port), *arguments)
             assert code == 1
-            assert f"port {port} is in use by another program: give another --port, or none" in written
-            assert "Traceback" not in written
+            # Nothing of earlier starts, whose words are in the same log.
+            assert written == f"Error: port {port} is in use by another program: give another --port, or none\n"
+
+
+def test_one_that_starts_or_stops_is_not_said_to_be_down(shell: Shell) -> None:
+    shell.local("down")
+    with supervisor._lock(DataFolder(shell.data)):
+        code, written = here("status", folder=shell.data)
+        assert code == 3 and written == f"starting or stopping (data in {shell.data}); ask again soon\n"
+        code, written = here("env", folder=shell.data)
+        assert code == 1 and f"the embedded AWS on {shell.data} is starting or stopping: try again soon" in written
+
+
+def test_a_folder_with_other_things_in_it_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    """`reset` would delete them."""
+    (tmp_path / "thesis.txt").write_text("all of it")
+    for command in ("up", "up --detach"):
+        code, written = here(*command.split(), folder=tmp_path)
+        assert code == 1 and written == (
+            f"Error: {tmp_path} holds files of something else: give an empty or a new folder as --data-dir\n"
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("command", ["up", "up --detach", "status", "env", "down", "reset", "load-tickit", "traffic"])
+def test_a_folder_that_cannot_be_used_is_one_message(tmp_path: Path, command: str) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    code, written = here(*command.split(), folder=tmp_path / "file" / "aws")
+    assert "Traceback" not in written and len(written.splitlines()) == 1
+    if command.startswith("up"):
+        assert code == 1 and written.startswith(f"Error: the data folder {tmp_path}/file/aws cannot be used: ")
+        assert "Give a folder that you may write to as --data-dir" in written
+
+
+def test_data_are_private_to_their_owner(shell: Shell) -> None:
+    """But PostgreSQL's, which may run as another user: its own data directories are."""
+    for name in ("s3", "redshift", "dagster"):
+        assert (shell.data / name).stat().st_mode & 0o077 == 0
 
 
 def test_reset_asks_first_and_takes_only_what_is_its_own(shell: Shell, tmp_path: Path) -> None:
