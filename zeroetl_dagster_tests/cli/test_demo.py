@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from zeroetl_dagster.cli.demo import comparison, dagster_dev, lake
+from zeroetl_dagster.cli import main
+from zeroetl_dagster.cli.demo import comparison, dagster_dev, lake, story
 from zeroetl_dagster.cli.demo.comparison import Comparison, Side
-from zeroetl_dagster.cli.demo.dagster_dev import Check
+from zeroetl_dagster.cli.demo.dagster_dev import Check, DagsterDev, DagsterDevError, PortTaken
+from zeroetl_dagster.local.folder import DataFolder
+from zeroetl_dagster.local.supervisor import free_port
 
 ROWS = [(1, Decimal("2.5")), (2, Decimal(3))]
 
@@ -43,6 +49,84 @@ def test_a_mart_that_cannot_be_read_is_not_equal() -> None:
 def test_values_of_two_engines_are_brought_to_one_form() -> None:
     left = comparison._normalised([(1.50, "CA "), (2, None)])
     assert left == comparison._normalised([(2, None), (Decimal("1.5000"), "CA")])
+
+
+@pytest.fixture
+def silent_dagster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[int], DagsterDev]]:
+    """Makes `dagster dev`s whose process runs and never listens."""
+    program = tmp_path / "dagster"
+    program.write_text("#!/bin/sh\nexec sleep 600\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(dagster_dev.sys, "executable", str(program))
+    (tmp_path / "home").mkdir()
+    made: list[DagsterDev] = []
+
+    def make(port: int) -> DagsterDev:
+        made.append(DagsterDev(home=tmp_path / "home", port=port, env={}, log=tmp_path / "log"))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.process.kill()
+        one.process.wait()
+
+
+def test_another_dagster_on_the_port_is_not_taken_for_the_demos_own(
+    silent_dagster: Callable[[int], DagsterDev],
+) -> None:
+    """Two demos that start together look for a free port before either listens."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(PortTaken, match=f"port {port} is in use by another program: give another --port"):
+            silent_dagster(port).wait_ready()
+
+
+def test_a_port_lost_to_another_program_becomes_another_unless_it_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tried: list[int] = []
+
+    class Dagster:
+        def __init__(self, *, port: int, **_: Any) -> None:
+            self.port, self.url = port, f"http://127.0.0.1:{port}"
+            tried.append(port)
+
+        def wait_ready(self) -> None:
+            if len(tried) == 1:
+                raise PortTaken(self.port)
+
+        def runs(self, limit: int) -> list[Any]:
+            return []
+
+        def stop(self) -> None: ...
+
+    monkeypatch.setattr(story, "DagsterDev", Dagster)
+    for asked in (None, 45678):
+        tried.clear()
+        demo = story.Demo(DataFolder(tmp_path), ui_port=asked, scale=1, tps=1)
+        demo.env = {}
+        if asked is None:
+            demo._start_dagster()
+            assert len(tried) == 2 and tried[0] != tried[1] == demo.dagster.port
+        else:
+            with pytest.raises(PortTaken):
+                demo._start_dagster()
+            assert tried == [asked]
+
+
+def test_a_port_in_use_is_said_before_anything_starts(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        found = CliRunner().invoke(main, ["demo", "--data-dir", str(tmp_path / "aws"), "--port", str(port)])
+    assert found.exit_code == 1
+    assert found.output == f"Error: {PortTaken(port)}\n"
+    assert not (tmp_path / "aws").exists()
+
+
+def test_a_dagster_that_answers_no_more_is_one_message(silent_dagster: Callable[[int], DagsterDev]) -> None:
+    dagster = silent_dagster(free_port())
+    with pytest.raises(DagsterDevError, match=f"Dagster's UI at {dagster.url} does not answer .* see {dagster.log}"):
+        dagster.runs()
 
 
 class Demo:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
+
+from zeroetl_dagster.local import supervisor
 
 LOCATION = "zeroetl_dagster"
 REPOSITORY = "__repository__"
@@ -23,6 +27,17 @@ _FINISHED = {"SUCCESS", "FAILURE", "CANCELED"}
 
 class DagsterDevError(Exception):
     """`dagster dev` did not start, or refused a request; the message says which and why."""
+
+
+class PortTaken(DagsterDevError):
+    """Another program listens on the port that was meant for Dagster's UI."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(f"port {port} is in use by another program: give another --port for Dagster's UI")
+
+
+class NoAnswer(DagsterDevError):
+    """The webserver does not answer: not yet, or no more."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +65,7 @@ class DagsterDev:
     """Webserver, daemon and code server over the shipped code location; `stop` ends them and their children."""
 
     def __init__(self, *, home: Path, port: int, env: dict[str, str], log: Path) -> None:
-        self.url = f"http://127.0.0.1:{port}"
+        self.url, self.port = f"http://127.0.0.1:{port}", port
         self.log = log
         workspace = home.parent / "workspace.yaml"
         workspace.write_text(
@@ -72,12 +87,15 @@ class DagsterDev:
             )
 
     def wait_ready(self, timeout_seconds: float = 90) -> None:
-        """Raises `DagsterDevError` when the code location does not load, with its message."""
+        """Raises `PortTaken`, and `DagsterDevError` when the code location does not load, with its message."""
         deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise DagsterDevError(f"dagster dev ended with {self.process.returncode}; see {self.log}")
-            with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+            # A second demo may have chosen the same port while both were starting: another Dagster answers here then.
+            if supervisor.answers(self.port) and not self._listens():
+                raise PortTaken(self.port)
+            with contextlib.suppress(NoAnswer):
                 entries = self.ask(_LOCATIONS)["workspaceOrError"]["locationEntries"]
                 failed = [e["locationOrLoadError"]["message"] for e in entries if "message" in e["locationOrLoadError"]]
                 if failed:
@@ -86,6 +104,14 @@ class DagsterDev:
                     return
             time.sleep(0.3)
         raise DagsterDevError(f"dagster dev did not answer within {timeout_seconds:.0f} s; see {self.log}")
+
+    def _listens(self) -> bool:
+        """Whether it is a process of this `dagster dev` that listens on the port."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            mine = psutil.Process(self.process.pid)
+            sockets = [one for each in (mine, *mine.children(recursive=True)) for one in each.net_connections("tcp")]
+            return any(s.status == psutil.CONN_LISTEN and s.laddr[1] == self.port for s in sockets)
+        return False
 
     def launch(self, job: str, run_config: dict[str, Any] | None = None, *, partition: str | None = None) -> Run:
         selector = {"repositoryName": REPOSITORY, "repositoryLocationName": LOCATION, "jobName": job}
@@ -143,8 +169,11 @@ class DagsterDev:
     def ask(self, query: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
         body = json.dumps({"query": query, "variables": variables or {}}).encode()
         request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as response:
-            answer = json.load(response)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                answer = json.load(response)
+        except (OSError, http.client.HTTPException) as error:
+            raise NoAnswer(f"Dagster's UI at {self.url} does not answer ({error}); see {self.log}") from None
         if answer.get("errors"):
             raise DagsterDevError(f"GraphQL: {answer['errors'][0]['message']}")
         data: dict[str, Any] = answer["data"]

@@ -12,7 +12,7 @@ from typing import Self
 import click
 
 from zeroetl_dagster.cli.demo import comparison, lake
-from zeroetl_dagster.cli.demo.dagster_dev import DagsterDev, DagsterDevError, Run
+from zeroetl_dagster.cli.demo.dagster_dev import DagsterDev, DagsterDevError, PortTaken, Run
 from zeroetl_dagster.local import landscape, supervisor
 from zeroetl_dagster.local.folder import DataFolder
 
@@ -45,6 +45,8 @@ class Demo:
 
     def run(self) -> bool:
         """Returns whether every mart equals the same query on the source, and its twin in the other engine."""
+        if self.ui_port and supervisor.answers(self.ui_port):
+            raise PortTaken(self.ui_port)
         self._start_aws()
         self._start_dagster()
         self._provision()
@@ -73,16 +75,24 @@ class Demo:
 
     def _start_dagster(self) -> None:
         self.say("starting dagster dev")
-        port = self.ui_port or (3000 if not supervisor.answers(3000) else supervisor.free_port())
-        marked = {**self.env, supervisor.MARK: str(self.folder.root)}
-        self.dagster = DagsterDev(
-            home=self.folder.dagster_home, port=port, env=marked, log=self.folder.root / "dagster.log"
-        )
-        self._undo.append(self.dagster.stop)
-        self.dagster.wait_ready()
+        try:
+            self._dagster_dev(self.ui_port or (3000 if not supervisor.answers(3000) else supervisor.free_port()))
+        except PortTaken:
+            if self.ui_port:
+                raise
+            self.say(f"another program was quicker to take the port {self.dagster.port}; starting on another one")
+            self.dagster.stop()
+            self._dagster_dev(supervisor.free_port())
         # Of earlier demos on this folder. A sensor that they left on may have asked for a run of this one by now.
         self.seen |= {run.id for run in self.dagster.runs(1000) if run.created < self.started}
         self.say(f"Dagster's UI is up at {self.dagster.url}")
+
+    def _dagster_dev(self, port: int) -> None:
+        marked = {**self.env, supervisor.MARK: str(self.folder.root)}
+        log = self.folder.root / "dagster.log"
+        self.dagster = DagsterDev(home=self.folder.dagster_home, port=port, env=marked, log=log)
+        self._undo.append(self.dagster.stop)
+        self.dagster.wait_ready()
 
     def _provision(self) -> None:
         run = self.dagster.launch(PROVISION_JOB)
