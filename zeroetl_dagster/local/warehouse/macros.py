@@ -78,7 +78,7 @@ MACROS: dict[str, list[tuple[str, str]]] = {
     "_fits": [
         (
             "s, n, name",
-            "CASE WHEN strlen(s) <= n THEN s WHEN strlen(rtrim(s, ' ')) <= n THEN left(s, n) "
+            "CASE WHEN s IS NULL OR strlen(s) <= n THEN s WHEN strlen(rtrim(s, ' ')) <= n THEN left(s, n) "
             f"ELSE error('{RAISED}22001:value too long for type ' || name) END",
         )
     ],
@@ -168,6 +168,7 @@ MACROS: dict[str, list[tuple[str, str]]] = {
         )
     ],
     "pg_table_is_visible": [("oid", "true")],
+    "pg_function_is_visible": [("oid", "true")],
     "pg_get_expr": [("code, oid", "CAST(code AS VARCHAR)"), ("code, oid, pretty", "CAST(code AS VARCHAR)")],
     "format_encoding": [("code", "CASE code WHEN 0 THEN 'none' ELSE 'az64' END")],
 }

@@ -5,11 +5,13 @@ What the statements do is in the modules of `_HANDLERS`; all of them work on the
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -158,6 +160,7 @@ class Session:
         if self.failed and statement.kind not in ("rollback", "commit"):
             raise _aborted()
         self.user = self.namespace.people.user(self.user.name) or self.user
+        self._samples = params
         try:
             result = self._handler(statement.kind)(self, statement, params)
         except SqlError:
@@ -202,7 +205,7 @@ class Session:
         make: Callable[[exp.Expr], Bound] | None = None,
     ) -> Bound:
         """The statement bound, remembered until the catalogue or the session's settings change."""
-        key = (statement.text, self.user.name, *(type(one) for one in samples))
+        key = (statement.text, self.user.name, *(_kind(one) for one in samples))
         self._samples = samples
         known = self._bound.get(key)
         if known is not None and known.version == self.namespace.version and not self.in_transaction:
@@ -280,6 +283,16 @@ class Session:
         self.catalogue_changed()
         rows = self.relations.rows("SELECT table_name FROM duckdb_tables() WHERE temporary AND database_name = 'temp'")
         self.relations.temporary = {name for (name,) in rows}
+
+
+def _kind(value: Any) -> Any:
+    """What of a parameter decides what a statement means: its type, of a decimal its digits too."""
+    if isinstance(value, Decimal):
+        parts = value.as_tuple()
+        return Decimal, len(parts.digits), parts.exponent
+    if isinstance(value, dt.datetime):
+        return dt.datetime, value.tzinfo is None
+    return type(value)
 
 
 def _aborted() -> SqlError:

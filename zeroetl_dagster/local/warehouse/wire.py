@@ -16,15 +16,16 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 import duckdb
+from duckdb.value.constant import IntegerValue, LongValue, ShortValue
 
 from zeroetl_dagster.local.warehouse import dialect
 from zeroetl_dagster.local.warehouse.dialect import Statement
-from zeroetl_dagster.local.warehouse.errors import SqlError, explained
+from zeroetl_dagster.local.warehouse.errors import SqlError, explained, not_implemented
 from zeroetl_dagster.local.warehouse.relations import Column
 from zeroetl_dagster.local.warehouse.session import Session
 from zeroetl_dagster.local.warehouse.storage import Namespace, Warehouse
@@ -100,12 +101,13 @@ class Listener:
 
 @dataclass
 class Portal:
-    """A bound statement; `rows` once it has been executed, of which `at` were sent."""
+    """A bound statement; `rows` once it has been executed, of which `at` were sent. `types` are those that the client
+    was told, as which it will read what comes."""
 
     statement: Statement
     params: list[Any]
     formats: list[int]
-    types: list[RedshiftType] = field(default_factory=list)
+    types: list[RedshiftType] | None = None
     rows: Sequence[tuple[Any, ...]] | None = None
     tag: str = ""
     at: int = 0
@@ -115,6 +117,7 @@ class Portal:
 class Prepared:
     statement: Statement | None
     oids: list[int]
+    types: list[RedshiftType] | None = None  # once they were described
 
 
 class Connection:
@@ -201,12 +204,22 @@ class Connection:
                 continue
             try:
                 handlers[kind](body)
-            except (SqlError, duckdb.Error) as error:
+            except OSError:
+                raise  # the client has gone
+            except Exception as error:
                 self.session.abort()
-                self._error(error if isinstance(error, SqlError) else explained(error, self.session.query_id))
+                self._error(self._explained(error))
                 self.skip_to_sync = kind != b"Q"
                 if kind == b"Q":
                     self._ready()
+
+    def _explained(self, error: Exception) -> SqlError:
+        if isinstance(error, SqlError):
+            return error
+        if isinstance(error, duckdb.Error):
+            return explained(error, self.session.query_id)
+        log.error("a statement failed in the embedded Redshift itself", exc_info=error)
+        return SqlError("XX000", f"the embedded Redshift failed on this statement: {type(error).__name__}: {error}")
 
     def _query(self, body: bytes) -> None:
         statements = dialect.split(body.rstrip(b"\0").decode())
@@ -251,7 +264,7 @@ class Connection:
             at += length
         results, _ = _shorts(rest, at)
         statement = prepared.statement or Statement("noop", "")
-        self.portals[portal.decode()] = Portal(statement, params, results)
+        self.portals[portal.decode()] = Portal(statement, params, results, prepared.types)
         self._send(b"2", b"")
 
     def _describe(self, body: bytes) -> None:
@@ -259,15 +272,17 @@ class Connection:
         if kind == b"S":
             prepared = self.prepared[name]
             self._send(b"t", struct.pack(f"!h{len(prepared.oids)}i", len(prepared.oids), *prepared.oids))
-            statement, formats = prepared.statement, []
-            samples = [_SAMPLES.get(oid, "") for oid in prepared.oids]
+            described: Prepared | Portal = prepared
+            samples, formats = [_SAMPLES.get(oid, "") for oid in prepared.oids], []
         else:
-            portal = self.portals[name]
-            statement, formats, samples = portal.statement, portal.formats, portal.params
+            described = portal = self.portals[name]
+            samples, formats = portal.params, portal.formats
+        statement = described.statement
         columns = self.session.describe(statement, samples) if statement is not None else None
         if columns is None:
             self._send(b"n", b"")
         else:
+            described.types = [column.type for column in columns]
             self._row_description(columns, formats)
 
     def _execute(self, body: bytes) -> None:
@@ -277,10 +292,13 @@ class Connection:
         if portal.rows is None:
             result = self.session.run(portal.statement, portal.params)
             portal.rows, portal.tag = result.rows, result.tag
-            portal.types = [column.type for column in result.columns or ()]
+            types = [column.type for column in result.columns or ()]
+            if portal.types is not None and len(portal.types) != len(types):
+                raise SqlError("0A000", "cached plan must not change result type")
+            portal.types = portal.types or types
         chunk = portal.rows[portal.at : portal.at + limit] if limit > 0 else portal.rows[portal.at :]
         portal.at += len(chunk)
-        self._rows(chunk, portal.types, portal.formats)
+        self._rows(chunk, portal.types or [], portal.formats)
         if portal.at < len(portal.rows):
             self._send(b"s", b"")
         else:
@@ -420,27 +438,46 @@ _BINARY: dict[int, Callable[[Any], bytes]] = {
 
 
 def _decode(data: bytes, oid: int, fmt: int) -> Any:
-    """A parameter's value: binary as its type has it, text as a string (DuckDB casts it where it is used)."""
-    if fmt == 1:
-        if oid in _BINARY_IN:
-            return _BINARY_IN[oid](data)
-        return data if oid == 17 else data.decode()
-    text = data.decode()
-    if oid in (20, 21, 23):
-        return int(text)
-    if oid in (700, 701):
-        return float(text)
-    if oid == 1700:
-        return Decimal(text)
-    if oid == 16:
-        return text.lower() in ("t", "true", "1")
-    return text
+    """A parameter's value, of its type; text of no known type is a string (DuckDB casts it where it is used).
 
+    Raises `SqlError` for what is not of its type, and for binary values of types that are not done here."""
+    if fmt == 1 and oid in _BINARY_IN:
+        return _typed(_BINARY_IN[oid](data), oid)
+    if fmt == 1 and oid not in (0, 25, 705, 1042, 1043):
+        raise not_implemented(f"binary parameters of type {oid}: send it as text, and cast it")
+    text = data.decode()
+    if oid not in _TEXT_IN:
+        return text
+    try:
+        return _typed(_TEXT_IN[oid](text), oid)
+    except (ValueError, ArithmeticError):
+        raise SqlError("22P02", f'invalid input syntax for a parameter of type {oid}: "{text}"') from None
+
+
+# Integers are of DuckDB's own constants: a Python number would be of the smallest type that holds its value.
+_CONSTANTS = {20: LongValue, 21: ShortValue, 23: IntegerValue}
+
+
+def _typed(value: Any, oid: int) -> Any:
+    return _CONSTANTS[oid](value) if oid in _CONSTANTS else value
+
+
+def _with_zone(moment: dt.datetime) -> dt.datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+
+
+_TEXT_IN: dict[int, Callable[[str], Any]] = {
+    16: lambda text: text.lower() in ("t", "true", "1"),
+    **{oid: int for oid in _CONSTANTS}, 700: float, 701: float,
+    1700: lambda text: Decimal(format(Decimal(text), "f")),  # `1E+3` in digits, which DuckDB would take for 1.000
+    1082: dt.date.fromisoformat, 1083: dt.time.fromisoformat,
+    1114: dt.datetime.fromisoformat, 1184: lambda text: _with_zone(dt.datetime.fromisoformat(text)),
+}  # fmt: skip
 
 # A value of each parameter type, for the types of a statement's columns before it is bound; text for all others.
 _SAMPLES: dict[int, Any] = {
-    16: False, 20: 0, 21: 0, 23: 0, 700: 0.0, 701: 0.0, 1082: dt.date(2000, 1, 1), 1114: _EPOCH, 1700: Decimal(0),
-    1184: _EPOCH.replace(tzinfo=dt.UTC),
+    16: False, **{oid: make(0) for oid, make in _CONSTANTS.items()}, 700: 0.0, 701: 0.0, 1082: dt.date(2000, 1, 1),
+    1083: dt.time(), 1114: _EPOCH, 1700: Decimal(0), 1184: _EPOCH.replace(tzinfo=dt.UTC),
 }  # fmt: skip
 
 
