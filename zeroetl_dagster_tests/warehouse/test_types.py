@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg2
 import pytest
+import redshift_connector
 
 from zeroetl_dagster_tests.warehouse.conftest import Redshift
 
+Sql = Callable[..., list[tuple[Any, ...]]]
 NAMES = {
     16: "boolean", 20: "bigint", 21: "smallint", 23: "integer", 700: "real", 701: "double", 1042: "char",
     1043: "varchar", 1082: "date", 1114: "timestamp", 1184: "timestamptz", 1700: "numeric",
@@ -212,3 +214,29 @@ def test_rows_are_merged(cursor: Any) -> None:
     cursor.execute("DELETE FROM target USING source WHERE target.id = source.id")
     assert cursor.rowcount == 3
     cursor.execute("DROP TABLE target, source")
+
+
+def test_temporary_tables_hold_to_their_types_too(sql: Sql) -> None:
+    sql("CREATE TEMP TABLE short (code CHAR(3), name VARCHAR(5))")
+    for values in ("'abcd', 'x'", "'a', 'abcdef'"):
+        with pytest.raises(redshift_connector.Error, match="value too long for type character"):
+            sql(f"INSERT INTO short VALUES ({values})")
+    sql("INSERT INTO short VALUES ('a', 'b')")
+    sql("CREATE TEMP TABLE other AS SELECT * FROM short")
+    assert sql("SELECT * FROM other") == [("a  ", "b")]
+    sql("BEGIN")
+    sql("DROP TABLE other")
+    sql("ROLLBACK")
+    assert sql("SELECT code FROM other") == [("a  ",)]
+
+
+def test_like_copies_not_null_and_the_defaults_that_are_asked_for(sql: Sql) -> None:
+    sql("CREATE TEMP TABLE parent (id INT NOT NULL, kind VARCHAR(3) DEFAULT 'new')")
+    sql("CREATE TEMP TABLE plain (LIKE parent)")
+    sql("CREATE TEMP TABLE full_copy (LIKE parent INCLUDING DEFAULTS)")
+    for table in ("plain", "full_copy"):
+        sql(f"INSERT INTO {table} (id) VALUES (1)")
+        with pytest.raises(redshift_connector.Error, match="NULL value into column id"):
+            sql(f"INSERT INTO {table} (kind) VALUES ('x')")
+    assert sql("SELECT kind FROM plain") == [(None,)]
+    assert sql("SELECT kind FROM full_copy") == [("new",)]

@@ -138,6 +138,8 @@ class Binder:
         privilege: str | None,
     ) -> None:
         for table in list(tree.find_all(exp.Table)):
+            if isinstance(table.this, exp.Func) and not self._from_function(table):
+                continue
             if not isinstance(table.this, exp.Identifier) or _is_cte(table):
                 continue
             name = tuple(part.name for part in table.parts)
@@ -154,6 +156,20 @@ class Binder:
             else:
                 _rename(table, relation.sql)
                 columns[id(table)] = self.catalogue.relations.columns(relation)
+
+    def _from_function(self, table: exp.Table) -> bool:
+        """A function where a table is named: one that the catalogue has as a view (True), or one value."""
+        name = table.this.name.lower() or table.this.sql_name().lower()
+        alias = table.args.get("alias")
+        if alias is not None:  # `f() AS t(a name, b int)`: the types are known
+            alias.set("columns", [one.this if isinstance(one, exp.ColumnDef) else one for one in alias.columns])
+        if self._system_view(("pg_catalog", name)) is not None:
+            table.set("this", exp.to_identifier(name, quoted=True))
+            return True
+        if name in self.functions:
+            value = exp.select(exp.alias_(table.this.copy(), name, quoted=True))
+            table.replace(exp.Subquery(this=value, alias=alias or exp.TableAlias(this=exp.to_identifier(name))))
+        return False
 
     def _system_view(self, name: tuple[str, ...]) -> tuple[str, list[Column]] | None:
         if len(name) > 1 and name[-2] not in _CATALOGUES:
@@ -194,7 +210,9 @@ class Binder:
     def _navigate(self, tree: exp.Expr) -> None:
         """`t.item.price` where `item` is a SUPER column: steps into the value. Names of tables lose their databases."""
         for dot in list(tree.find_all(exp.Dot)):
-            if isinstance(dot.expression, exp.Identifier):
+            if isinstance(dot.expression, exp.Func) and dot.this.name.lower() == "pg_catalog":
+                dot.replace(dot.expression)
+            elif isinstance(dot.expression, exp.Identifier):
                 dot.replace(exp.Bracket(this=dot.this, expressions=[exp.Literal.string(dot.expression.name)]))
         for column in list(tree.find_all(exp.Column)):
             parts = [part.name for part in column.parts if isinstance(part, exp.Identifier)]

@@ -83,13 +83,18 @@ def relations(d: Attached) -> str:
 
 
 def columns(facts: Facts, d: Attached) -> str:
+    """`required`: NOT NULL."""
     types = quoted(d.name, INTERNAL, "column_type")
+    required = (
+        "SELECT schema_name, table_name, column_name, NOT is_nullable AS required FROM duckdb_columns() "
+        f"WHERE database_name = {literal(d.name)}"
+    )
     return (
         f"SELECT {literal(d.name)} AS database_name, schema_name, table_name, column_name, position AS "
-        f"ordinal_position, "
-        f"is_key, {_NAME}(redshift_type) AS data_type, {_SIZE}(redshift_type) AS size, {_SCALE}(redshift_type) AS "
-        f"scale "
-        f"FROM {types}{_late_columns(facts) if d.name == facts.current else ''}"
+        f"ordinal_position, coalesce(is_key, false) AS is_key, coalesce(required, false) OR coalesce(is_key, false) AS "
+        f"required, {_NAME}(redshift_type) AS data_type, {_SIZE}(redshift_type) AS size, {_SCALE}(redshift_type) AS "
+        f"scale FROM {types} LEFT JOIN ({required}) USING (schema_name, table_name, column_name)"
+        f"{_late_columns(facts) if d.name == facts.current else ''}"
     )
 
 
@@ -97,11 +102,11 @@ def _late_columns(facts: Facts) -> str:
     """Those of late-binding views, which have columns only while they can be bound."""
     if not facts.late:
         return ""
-    rows = [(facts.current, *row) for row in facts.late]
+    rows = [(facts.current, *row[:5], False, *row[5:]) for row in facts.late]
     listed = values(
         "database_name:VARCHAR, schema_name:VARCHAR, table_name:VARCHAR, column_name:VARCHAR, "
         "ordinal_position:INTEGER, "
-        "is_key:BOOLEAN, data_type:VARCHAR, size:INTEGER, scale:INTEGER",
+        "is_key:BOOLEAN, required:BOOLEAN, data_type:VARCHAR, size:INTEGER, scale:INTEGER",
         rows,
     )
     return f" UNION ALL {listed}"
@@ -152,6 +157,21 @@ def namespaces(facts: Facts) -> str:
         f"SELECT 11 AS oid, 'pg_catalog' AS nspname, CAST(NULL AS VARCHAR) AS owner UNION ALL SELECT 12, "
         f"'information_schema', NULL UNION ALL SELECT CAST({_NAMESPACES} + row_number() OVER (ORDER BY schema_name) AS "
         f"INTEGER), schema_name, owner FROM ({schemas(facts.here)})"
+    )
+
+
+_INDEXES = 1_000_000_000  # what the oid of a primary key's index lies above its table's
+
+
+def primary_keys(facts: Facts) -> str:
+    """A row a column of a declared key: oid, name (of its index), table_oid, table_name, schema_name, column_name,
+    ordinal_position, sequence, data_type, size, scale."""
+    return (
+        f"SELECT r.oid + {_INDEXES} AS oid, r.name || '_pkey' AS name, r.oid AS table_oid, r.name AS table_name, "
+        "c.schema_name, c.column_name, c.ordinal_position, row_number() OVER (PARTITION BY r.oid ORDER BY "
+        "c.ordinal_position) AS sequence, c.data_type, c.size, c.scale "
+        f"FROM ({columns(facts, facts.here)}) c JOIN ({relations(facts.here)}) r "
+        "ON r.schema_name = c.schema_name AND r.name = c.table_name WHERE c.is_key"
     )
 
 

@@ -12,6 +12,7 @@ from zeroetl_dagster.local.warehouse.catalogue_sources import (
     Facts,
     nothing,
     of_all,
+    primary_keys,
     schemas,
     user_ids_of,
     values,
@@ -29,7 +30,7 @@ _PRECISION = (
     "CASE data_type WHEN 'numeric' THEN size WHEN 'smallint' THEN 16 WHEN 'integer' THEN 32 WHEN 'bigint' THEN 64 "
     "WHEN 'real' THEN 24 WHEN 'double precision' THEN 53 END"
 )
-_NULLABLE = "CASE WHEN is_key THEN 'NO' ELSE 'YES' END"
+_NULLABLE = "CASE WHEN required THEN 'NO' ELSE 'YES' END"
 _BASE = "CASE kind WHEN 'table' THEN 'BASE TABLE' ELSE 'VIEW' END"
 _TABLE = "CASE kind WHEN 'table' THEN 'TABLE' ELSE 'VIEW' END"
 
@@ -47,7 +48,7 @@ def _columns_of(facts: Facts, *, everywhere: bool, prefix: str) -> str:
         f"is_nullable, data_type, {_LENGTH} AS character_maximum_length, {_PRECISION} AS numeric_precision, "
         "CASE WHEN data_type = 'numeric' THEN coalesce(scale, 0) WHEN data_type IN ('smallint', 'integer', 'bigint') "
         "THEN 0 END AS numeric_scale, CAST(NULL AS VARCHAR) AS remarks, CAST(NULL AS INTEGER) AS datetime_precision, "
-        f"CAST(NULL AS VARCHAR) AS interval_type FROM ({source})"
+        f"CAST(NULL AS VARCHAR) AS interval_type, CAST(NULL AS VARCHAR) AS domain_name FROM ({source})"
     )
 
 
@@ -162,9 +163,16 @@ def _roles(facts: Facts) -> str:
     return values("role_id:INTEGER, role_name:VARCHAR, role_owner:VARCHAR", rows)
 
 
+def _constraint(facts: Facts) -> str:
+    here = literal(facts.current)
+    return (
+        f"{here} AS constraint_catalog, schema_name AS constraint_schema, name AS constraint_name, "
+        f"{here} AS table_catalog, schema_name AS table_schema, table_name"
+    )
+
+
 WITH_COLUMNS = frozenset(
-    "pg_class pg_class_info pg_attribute pg_description pg_table_def svv_columns svv_all_columns svv_redshift_columns "
-    "columns".split()
+    "pg_description svv_columns svv_all_columns svv_redshift_columns columns pg_get_late_binding_view_cols".split()
 )
 WITH_STALENESS = frozenset(("svv_mv_info", "stv_mv_info"))
 _CATALOG = "table_catalog table_schema table_name"
@@ -221,14 +229,10 @@ VIEWS: dict[tuple[str, str], Callable[[Facts], str]] = {
         "views": lambda f: "SELECT database_name AS table_catalog, schema_name AS table_schema, name AS "
         "table_name, body AS "
         f"view_definition FROM ({visible(f, f.here)}) WHERE kind <> 'table'",
-        "table_constraints": nothing(
-            "constraint_catalog:VARCHAR, constraint_schema:VARCHAR, constraint_name:VARCHAR, table_catalog:VARCHAR, "
-            "table_schema:VARCHAR, table_name:VARCHAR, constraint_type:VARCHAR"
-        ),
-        "key_column_usage": nothing(
-            "constraint_schema:VARCHAR, constraint_name:VARCHAR, table_schema:VARCHAR, table_name:VARCHAR, "
-            "column_name:VARCHAR, ordinal_position:INTEGER"
-        ),
+        "table_constraints": lambda f: f"SELECT DISTINCT {_constraint(f)}, 'PRIMARY KEY' AS constraint_type FROM "
+        f"({primary_keys(f)})",
+        "key_column_usage": lambda f: f"SELECT {_constraint(f)}, column_name, sequence AS ordinal_position FROM "
+        f"({primary_keys(f)})",
         "referential_constraints": nothing(
             "constraint_schema:VARCHAR, constraint_name:VARCHAR, unique_constraint_schema:VARCHAR, "
             "unique_constraint_name:VARCHAR"

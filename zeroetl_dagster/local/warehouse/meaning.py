@@ -148,6 +148,8 @@ def _unnest(node: exp.Unnest) -> exp.Expr:
 
 def _bracket(node: exp.Bracket) -> exp.Expr:
     (index,) = node.expressions
+    if isinstance(node.this, exp.Cast) and node.this.meta.get("kind") == "VARCHAR[]":  # of a function of the catalogue
+        return duck("list_extract", node.this, index)
     return json_step(node.this, index)
 
 

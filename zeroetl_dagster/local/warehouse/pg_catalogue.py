@@ -11,6 +11,7 @@ from zeroetl_dagster.local.warehouse.catalogue_sources import (
     columns,
     namespaces,
     nothing,
+    primary_keys,
     relations,
     user_ids_of,
     values,
@@ -26,35 +27,74 @@ _PG_KIND = "CASE kind WHEN 'table' THEN 'r' ELSE 'v' END"
 
 
 def _pg_class(facts: Facts) -> str:
+    """Indexes of primary keys are in no schema: who lists a schema's relations does not look for them."""
     return (
         f"SELECT CAST(r.oid AS INTEGER) AS oid, r.name AS relname, n.oid AS relnamespace, 0 AS reltype, "
         f"coalesce(u.id, 1) AS relowner, 0 AS relam, CAST(r.oid AS INTEGER) AS relfilenode, 0 AS reltablespace, "
         "0 AS relpages, 0.001::FLOAT AS reltuples, 0 AS reltoastrelid, false AS relhasindex, false AS relisshared, "
         f"{_PG_KIND} AS relkind, CAST((SELECT count(*) FROM ({columns(facts, facts.here)}) c WHERE c.schema_name = "
-        f"r.schema_name "
-        "AND c.table_name = r.name) AS SMALLINT) AS relnatts, 0::SMALLINT AS relchecks, 0::SMALLINT AS reltriggers, "
+        "r.schema_name AND c.table_name = r.name) AS SMALLINT) AS relnatts, "
+        "0::SMALLINT AS relchecks, 0::SMALLINT AS reltriggers, "
         "false AS relhasoids, false AS relhaspkey, false AS relhasrules, false AS relhassubclass, "
         "CAST(NULL AS VARCHAR) AS relacl, 10::SMALLINT AS reldiststyle, CAST(NULL AS VARCHAR) AS reloptions, "
         f"false AS relispartition FROM ({relations(facts.here)}) r JOIN ({namespaces(facts)}) n ON n.nspname = "
-        f"r.schema_name LEFT JOIN ({user_ids_of(facts)}) u ON u.name = r.owner"
+        f"r.schema_name LEFT JOIN ({user_ids_of(facts)}) u ON u.name = r.owner UNION ALL BY NAME SELECT DISTINCT "
+        f"CAST(oid AS INTEGER) AS oid, name AS relname, 0 AS relnamespace, 'i' AS relkind FROM ({primary_keys(facts)})"
     )
+
+
+_MODIFIER = (
+    "CAST(CASE WHEN size IS NULL THEN -1 WHEN data_type = 'numeric' THEN (size * 65536 + coalesce(scale, 0)) + 4 "
+    "ELSE size + 4 END AS INTEGER) AS atttypmod"
+)
 
 
 def _pg_attribute(facts: Facts) -> str:
-    modifier = (
-        "CASE WHEN size IS NULL THEN -1 WHEN data_type = 'numeric' THEN (size * 65536 + coalesce(scale, 0)) + 4 "
-        "ELSE size + 4 END"
-    )
+    """Columns of relations, and those of the indexes of primary keys."""
     return (
         f"SELECT CAST(r.oid AS INTEGER) AS attrelid, c.column_name AS attname, {TYPE_OID}(c.data_type) AS atttypid, "
         f"-1 AS attstattarget, CAST({TYPE_WIDTH}(c.data_type) AS SMALLINT) AS attlen, CAST(c.ordinal_position AS "
         f"SMALLINT) AS "
-        f"attnum, 0 AS attndims, -1 AS attcacheoff, CAST({modifier} AS INTEGER) AS atttypmod, false AS attbyval, "
-        "'x' AS attstorage, 'i' AS attalign, coalesce(c.is_key, false) AS attnotnull, false AS atthasdef, "
+        f"attnum, 0 AS attndims, -1 AS attcacheoff, {_MODIFIER}, false AS attbyval, "
+        "'x' AS attstorage, 'i' AS attalign, c.required AS attnotnull, false AS atthasdef, "
         "false AS attisdropped, true AS attislocal, 0 AS attinhcount, 0 AS attencodingtype, false AS attisdistkey, "
         f"0 AS attsortkeyord, 0 AS attcollation FROM ({columns(facts, facts.here)}) c JOIN "
         f"({relations(facts.here)}) r "
-        "ON r.schema_name = c.schema_name AND r.name = c.table_name"
+        "ON r.schema_name = c.schema_name AND r.name = c.table_name UNION ALL BY NAME SELECT CAST(oid AS INTEGER) AS "
+        f"attrelid, column_name AS attname, {TYPE_OID}(data_type) AS atttypid, {_MODIFIER}, CAST(sequence AS SMALLINT) "
+        f"AS attnum, true AS attnotnull, false AS attisdropped FROM ({primary_keys(facts)})"
+    )
+
+
+def _pg_index(facts: Facts) -> str:
+    return (
+        "SELECT CAST(oid AS INTEGER) AS indexrelid, CAST(table_oid AS INTEGER) AS indrelid, CAST(count(*) AS SMALLINT) "
+        "AS indnatts, true AS indisunique, true AS indisprimary, string_agg(CAST(ordinal_position AS VARCHAR), ' ' "
+        "ORDER BY sequence) AS indkey, CAST(NULL AS VARCHAR) AS indexprs, CAST(NULL AS VARCHAR) AS indpred, false AS "
+        f"indisclustered, CAST(NULL AS VARCHAR) AS indclass FROM ({primary_keys(facts)}) GROUP BY oid, table_oid"
+    )
+
+
+def _pg_constraint(facts: Facts) -> str:
+    return (
+        "SELECT CAST(k.oid AS INTEGER) AS oid, k.name AS conname, n.oid AS connamespace, 'p' AS contype, "
+        "CAST(table_oid AS INTEGER) AS conrelid, 0 AS confrelid, list(CAST(ordinal_position AS SMALLINT) ORDER BY "
+        "sequence) AS conkey, CAST(NULL AS SMALLINT[]) AS confkey, CAST(NULL AS VARCHAR) AS consrc, ' ' AS "
+        f"confupdtype, ' ' AS confdeltype FROM ({primary_keys(facts)}) k JOIN ({namespaces(facts)}) n ON n.nspname = "
+        "k.schema_name GROUP BY k.oid, k.name, n.oid, table_oid"
+    )
+
+
+def _late_binding_columns(facts: Facts) -> str:
+    """PG_GET_LATE_BINDING_VIEW_COLS, which is called where a table is named."""
+    shown = (
+        "data_type || CASE WHEN size IS NULL THEN '' WHEN scale IS NULL THEN '(' || size || ')' "
+        "ELSE '(' || size || ',' || scale || ')' END"
+    )
+    return (
+        f"SELECT c.schema_name AS view_schema, c.table_name AS view_name, column_name AS col_name, {shown} AS "
+        f"col_type, CAST(ordinal_position AS INTEGER) AS col_num FROM ({visible_columns(facts, facts.here)}) c "
+        "WHERE c.kind = 'late'"
     )
 
 
@@ -143,7 +183,7 @@ def _pg_table_def(facts: Facts) -> str:
     )
     return (
         f'SELECT schema_name AS schemaname, table_name AS tablename, column_name AS "column", {shown} AS "type", '
-        '\'none\' AS "encoding", false AS distkey, 0 AS sortkey, coalesce(is_key, false) AS "notnull" FROM '
+        '\'none\' AS "encoding", false AS distkey, 0 AS sortkey, required AS "notnull" FROM '
         f"({visible_columns(facts, facts.here)}) WHERE schema_name IN ({path})"
     )
 
@@ -161,16 +201,13 @@ VIEWS: dict[str, Callable[[Facts], str]] = {
     "pg_group": _pg_group, "pg_tables": _pg_tables, "pg_views": _pg_views, "pg_table_def": _pg_table_def,
     "pg_settings": _pg_settings,
     "pg_attrdef": nothing("adrelid:INTEGER, adnum:SMALLINT, adbin:VARCHAR, adsrc:VARCHAR"),
-    "pg_index": nothing(
-        "indexrelid:INTEGER, indrelid:INTEGER, indnatts:SMALLINT, indisunique:BOOLEAN, indisprimary:BOOLEAN, "
-        "indkey:VARCHAR, indexprs:VARCHAR, indpred:VARCHAR, indisclustered:BOOLEAN, indclass:VARCHAR"
-    ),
+    "pg_index": _pg_index, "pg_get_late_binding_view_cols": _late_binding_columns,
     "pg_indexes": nothing(
         "schemaname:VARCHAR, tablename:VARCHAR, indexname:VARCHAR, tablespace:VARCHAR, indexdef:VARCHAR"
     ),
-    "pg_constraint": nothing(
-        "oid:INTEGER, conname:VARCHAR, connamespace:INTEGER, contype:VARCHAR, conrelid:INTEGER, confrelid:INTEGER, "
-        "conkey:SMALLINT[], confkey:SMALLINT[], consrc:VARCHAR, confupdtype:VARCHAR, confdeltype:VARCHAR"
+    "pg_constraint": _pg_constraint,
+    "pg_proc_info": nothing(
+        "prooid:INTEGER, proname:VARCHAR, pronamespace:INTEGER, proowner:INTEGER, prokind:VARCHAR, prosrc:VARCHAR"
     ),
     "pg_proc": nothing(
         "oid:INTEGER, proname:VARCHAR, pronamespace:INTEGER, proowner:INTEGER, prolang:INTEGER, proisagg:BOOLEAN, "

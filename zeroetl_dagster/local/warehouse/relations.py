@@ -116,6 +116,7 @@ class Relations:
         self.cursor = cursor
         self.databases = databases
         self.temporary: set[str] = set()
+        self._temporary_types: dict[str, dict[str, str]] = {}  # what column_type is for the others
 
     def table(self, database: str, name: str) -> str:
         return quoted(database, INTERNAL, name)
@@ -153,7 +154,7 @@ class Relations:
 
     def columns(self, relation: Relation) -> list[Column]:
         """DuckDB's columns, with the declared type where one is known."""
-        declared: dict[str, str] = {}
+        declared = self._temporary_types.get(relation.name, {})
         if relation.kind != "temp":
             declared = dict(
                 self.rows(
@@ -167,6 +168,22 @@ class Relations:
             for name, kind, *_ in self.rows(f"DESCRIBE {relation.sql}")
         ]
 
+    def required(self, relation: Relation) -> dict[str, tuple[bool, str | None]]:
+        """Whether a column is NOT NULL, and its default as DuckDB writes it, of a table."""
+        rows = self.rows(f"DESCRIBE {relation.sql}")
+        return {name: (null == "NO", default) for name, _, null, _, default, *_ in rows}
+
+    def keys(self, relation: Relation) -> list[str]:
+        """The columns of the declared primary key."""
+        if relation.kind == "temp":
+            return []
+        rows = self.rows(
+            f"SELECT column_name FROM {self.table(relation.database, 'column_type')} "
+            "WHERE schema_name = $1 AND table_name = $2 AND is_key ORDER BY position",
+            [relation.schema, relation.name],
+        )
+        return [name for (name,) in rows]
+
     def schemas(self, database: str) -> dict[str, str | None]:
         """Name to owner."""
         doc = self.databases.find(database) or {}
@@ -177,22 +194,37 @@ class Relations:
 
     # ---- writing -----------------------------------------------------------------------------------------------------
 
-    def add(self, relation: Relation, columns: Iterable[Column], *, auto_refresh: bool = False) -> Relation:
+    def add(
+        self, relation: Relation, columns: Iterable[Column], keys: Iterable[str] = (), *, auto_refresh: bool = False
+    ) -> Relation:
         """Note a relation that has just been made; returns it with its oid."""
+        if relation.kind == "temp":
+            self.temporary.add(relation.name)
+            self._temporary_types.pop(relation.name, None)
+            self.declare(relation, columns)
+            return relation
         oid = self.rows("SELECT nextval($1)", [f'"{relation.database}"."{INTERNAL}"."oids"'])[0][0]
         self.cursor.execute(
             f"INSERT INTO {self.table(relation.database, 'relation')} VALUES ($1, $2, $3, $4, $5, $6, NULL, 0, $7)",
             [oid, relation.schema, relation.name, relation.kind, relation.owner, relation.body, auto_refresh],
         )
-        self.declare(relation, columns)
+        self.declare(relation, columns, keys)
         return replace(relation, oid=oid)
 
-    def declare(self, relation: Relation, columns: Iterable[Column]) -> None:
-        """Note the types of its columns anew."""
+    def declare(self, relation: Relation, columns: Iterable[Column], keys: Iterable[str] | None = None) -> None:
+        """Note the types of its columns anew, and its primary key where it is another now."""
+        if relation.kind == "temp":  # what a rollback brings back is known still
+            known = self._temporary_types.get(relation.name, {})
+            self._temporary_types[relation.name] = known | {one.name: one.type.text for one in columns}
+            return
+        marked = set(self.keys(relation) if keys is None else keys)
         where = [relation.schema, relation.name]
         types = self.table(relation.database, "column_type")
         self.cursor.execute(f"DELETE FROM {types} WHERE schema_name = $1 AND table_name = $2", where)
-        values = [[*where, column.name, place, column.type.text, False] for place, column in enumerate(columns, 1)]
+        values = [
+            [*where, column.name, place, column.type.text, column.name in marked]
+            for place, column in enumerate(columns, 1)
+        ]
         if values:
             self.cursor.executemany(f"INSERT INTO {types} VALUES ($1, $2, $3, $4, $5, $6)", values)
 

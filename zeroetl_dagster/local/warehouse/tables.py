@@ -64,9 +64,9 @@ def _create(session: Session, statement: Statement, tree: exp.Create, params: Se
         query = tree.expression.this if isinstance(tree.expression, exp.Subquery) else tree.expression
         return create_as(session, place, query, params, names)
     assert schema is not None
-    columns, definitions = _definitions(session, schema.expressions)
+    columns, definitions, keys = _definitions(session, schema.expressions)
     with session.block():
-        make(session, place, columns, definitions)
+        make(session, place, columns, definitions, keys=keys)
     return Result(statement.tag)
 
 
@@ -103,11 +103,9 @@ def make(session: Session, place: Relation, columns: list[Column], definitions: 
         raise SqlError("42701", f'column "{doubled}" duplicated')
     kind = "TEMP TABLE" if place.kind == "temp" else "TABLE"
     session.execute(f"CREATE {kind} {place.sql} ({', '.join(definitions)})")
-    if place.kind == "temp":
-        session.relations.temporary.add(place.name)
-        return place
     relation = session.relations.add(place, columns, **more)
-    session.rights.apply_defaults(relation)
+    if place.kind != "temp":
+        session.rights.apply_defaults(relation)
     return relation
 
 
@@ -155,7 +153,8 @@ def _sized(kind: RedshiftType) -> RedshiftType:
     return RedshiftType(kind.name, MAX_VARCHAR) if kind.name == "character varying" and kind.size is None else kind
 
 
-def _definitions(session: Session, expressions: Iterable[exp.Expr]) -> tuple[list[Column], list[str]]:
+def _definitions(session: Session, expressions: Iterable[exp.Expr]) -> tuple[list[Column], list[str], set[str]]:
+    """Columns, how DuckDB is told of each, and the primary key."""
     columns: list[Column] = []
     definitions: list[str] = []
     keys: set[str] = set()
@@ -164,12 +163,12 @@ def _definitions(session: Session, expressions: Iterable[exp.Expr]) -> tuple[lis
             column, definition = _column(session, one)
             columns.append(column)
             definitions.append(definition)
+            if one.find(exp.PrimaryKeyColumnConstraint):
+                keys.add(column.name)
         elif isinstance(one, exp.LikeProperty):
-            liked = session.catalogue.need(tuple(part.name for part in one.this.parts))
-            session.rights.need_relation(liked, "SELECT")
-            for column in session.relations.columns(liked):
+            for column, definition in _liked(session, one):
                 columns.append(column)
-                definitions.append(f"{quoted(column.name)} {column.type.duckdb}")
+                definitions.append(definition)
         elif isinstance(one, exp.PrimaryKey):
             keys |= {part.name for part in one.expressions}
         elif not isinstance(one, exp.UniqueColumnConstraint | exp.ForeignKey | exp.Constraint):
@@ -177,7 +176,21 @@ def _definitions(session: Session, expressions: Iterable[exp.Expr]) -> tuple[lis
     for at, column in enumerate(columns):  # a primary key is not enforced, but is never null
         if column.name in keys and "NOT NULL" not in definitions[at]:
             definitions[at] += " NOT NULL"
-    return columns, definitions
+    return columns, definitions, keys
+
+
+def _liked(session: Session, like: exp.LikeProperty) -> Iterable[tuple[Column, str]]:
+    """LIKE: names, types and NOT NULL of another table's columns; their defaults if they are asked for."""
+    liked = session.catalogue.need(tuple(part.name for part in like.this.parts))
+    session.rights.need_relation(liked, "SELECT")
+    chosen = [
+        str(option.this).upper() for option in like.expressions if option.args["value"].name.upper() == "DEFAULTS"
+    ]
+    facts = {} if liked.kind in ("view", "late") else session.relations.required(liked)
+    for column in session.relations.columns(liked):
+        required, default = facts.get(column.name, (False, None))
+        made = f"{quoted(column.name)} {column.type.duckdb}{' NOT NULL' if required else ''}"
+        yield column, made + (f" DEFAULT {default}" if default and chosen[-1:] == ["INCLUDING"] else "")
 
 
 def _column(session: Session, definition: exp.ColumnDef) -> tuple[Column, str]:
@@ -322,20 +335,18 @@ def _act(session: Session, relation: Relation, tree: exp.Expr, action: exp.Expr)
                 "42601", "ALTER TABLE ADD COLUMN defined as NOT NULL must have a non-null default expression"
             )
         session.execute(f"ALTER TABLE {relation.sql} ADD COLUMN {definition.replace(' NOT NULL', '')}")
-        _declare(session, relation, [*session.relations.columns(relation)[:-1], column])
+        session.relations.declare(relation, [*session.relations.columns(relation)[:-1], column])
     elif isinstance(action, exp.Drop):
         name = (action.args.get("tables") or [action.this])[0].name
         session.execute(f"ALTER TABLE {relation.sql} DROP COLUMN {quoted(name)}")
         break_dependents(session, relation, 101, name)
     elif isinstance(action, exp.AlterColumn) and action.args.get("dtype") is not None:
         _change_type(session, relation, action)
-    elif not isinstance(action, exp.AlterDistStyle | exp.AlterSortKey | exp.AddConstraint):
+    elif isinstance(action, exp.AddConstraint):
+        keys = [part.name for key in action.find_all(exp.PrimaryKey) for part in key.expressions]
+        session.relations.declare(relation, session.relations.columns(relation), keys or None)
+    elif not isinstance(action, exp.AlterDistStyle | exp.AlterSortKey):
         raise not_implemented(f"ALTER TABLE … {action.sql('redshift')[:40]}")
-
-
-def _declare(session: Session, relation: Relation, columns: list[Column]) -> None:
-    if relation.kind != "temp":
-        session.relations.declare(relation, columns)
 
 
 def _rename(session: Session, relation: Relation, name: str) -> None:
@@ -350,9 +361,10 @@ def _rename(session: Session, relation: Relation, name: str) -> None:
 
 
 def _rename_column(session: Session, relation: Relation, old: str, new: str) -> None:
-    columns = session.relations.columns(relation)
+    columns, keys = session.relations.columns(relation), session.relations.keys(relation)
     session.execute(f"ALTER TABLE {relation.sql} RENAME COLUMN {quoted(old)} TO {quoted(new)}")
-    _declare(session, relation, [Column(new, one.type) if one.name == old else one for one in columns])
+    columns = [Column(new, one.type) if one.name == old else one for one in columns]
+    session.relations.declare(relation, columns, [new if key == old else key for key in keys])
     break_dependents(session, relation, 104, old)
 
 
@@ -368,7 +380,7 @@ def _change_type(session: Session, relation: Relation, action: exp.AlterColumn) 
     longest = session.execute(f"SELECT max(strlen({quoted(name)})) FROM {relation.sql}").fetchall()[0][0] or 0
     if longest > (kind.size or 0):
         raise SqlError("22001", f'column "{name}" holds values of {longest} bytes: {kind.text} is too short')
-    _declare(session, relation, [Column(name, kind) if one.name == name else one for one in columns])
+    session.relations.declare(relation, [Column(name, kind) if one.name == name else one for one in columns])
 
 
 def create_schema(session: Session, statement: Statement, _: Sequence[Any]) -> Result:
