@@ -94,14 +94,19 @@ class Materialized:
 
 
 def ensure_schema(session: Session, schema: str, readers: Iterable[str] = ()) -> bool:
-    """Create the marts' schema where it is missing; returns whether it was. `readers` get USAGE."""
+    """Create the marts' schema where it is missing; returns whether it was. `readers` get USAGE, new ones too."""
     # Looked up first: CREATE SCHEMA IF NOT EXISTS needs the right to create even where there is nothing to do.
-    if session.query("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,)).rows:
-        return False
-    session.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")
+    missing = not session.query("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,)).rows
+    if missing:
+        session.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")
     for reader in readers:
-        session.execute(f"GRANT USAGE ON SCHEMA {identifier(schema)} TO {grantee(reader)}")
-    return True
+        try:
+            session.execute(f"GRANT USAGE ON SCHEMA {identifier(schema)} TO {grantee(reader)}")
+        except RedshiftDenied:
+            if missing:
+                raise
+            break  # somebody else's schema: `zeroetl grants` prints its readers' rights
+    return missing
 
 
 def materialize(
@@ -127,22 +132,19 @@ def materialize(
     else:
         action, statements, swap = _plan_view(mart, found, readers)
     began = time.monotonic()
+    made = _Statements(session, mart)
     for statement in statements:
-        _execute(session, statement, mart)
-    # Asked before a swap where there are statements before it: the one that read the data is worth looking up.
-    query_id = session.query_id() if statements else None
-    gap = _in_one_transaction(session, swap, mart) if swap else False
-    if swap and not statements:
-        query_id = session.query_id()
+        made.execute(statement)
+    gap = _in_one_transaction(made, swap) if swap else False
     if action == "replaced":
-        _execute(session, f"DROP TABLE {_beside(mart, 'old')}", mart)
+        made.execute(f"DROP TABLE {_beside(mart, 'old')}")
     duration_ms = (time.monotonic() - began) * 1000
     return Materialized(
         action=action,
         statements=tuple([*statements, *swap]),
         rows=int(session.query(f"SELECT COUNT(*) FROM {relation_name(mart)}").rows[0][0]),
         duration_ms=duration_ms,
-        query_id=query_id,
+        query_id=made.query_id,
         columns=read_columns(session, mart),
         checkpoints=checkpoints,
         incremental=_incremental(session, mart, found if action == "refreshed" else None),
@@ -223,7 +225,7 @@ def _plan_materialized_view(
         return "created", [], _create_materialized_view(mart, readers)
     current = found.kind == "materialized_view" and found.code_version == mart.code_version
     if current and (found.mv_state or 0) < _BROKEN_FROM:
-        return "refreshed", [f"REFRESH MATERIALIZED VIEW {relation_name(mart)}"], []
+        return "refreshed", [f"REFRESH MATERIALIZED VIEW {relation_name(mart)}"], _grants(relation_name(mart), readers)
     # Those that read it hold it fast; they go with it and come back with it.
     readers_of = [other for other in _materialized_readers(mart, compiled) if find(session, other) is not None]
     statements = [f"DROP MATERIALIZED VIEW {relation_name(other)}" for other in reversed(readers_of)]
@@ -272,7 +274,7 @@ def _plan_table(mart: CompiledMart, found: Relation | None, readers: tuple[str, 
 def _plan_view(mart: CompiledMart, found: Relation | None, readers: tuple[str, ...]) -> _Plan:
     name = relation_name(mart)
     if found is not None and found.kind == "view" and found.code_version == mart.code_version:
-        return "unchanged", [], []
+        return "unchanged", [], _grants(name, readers)
     create = [
         f"CREATE VIEW {name} AS\n{mart.sql}\nWITH NO SCHEMA BINDING",
         _comment("VIEW", name, mart),
@@ -283,33 +285,43 @@ def _plan_view(mart: CompiledMart, found: Relation | None, readers: tuple[str, .
     return "recreated", [], [_drop(mart, found.kind), *create]
 
 
-def _in_one_transaction(session: Session, statements: Sequence[str], mart: CompiledMart) -> bool:
+@dataclass
+class _Statements:
+    """A mart's statements as they run. `query_id` is of the one that read its data, which is worth looking up."""
+
+    session: Session
+    mart: CompiledMart
+    query_id: str | None = None
+
+    def execute(self, statement: str) -> None:
+        try:
+            self.session.execute(statement)
+        except RedshiftSqlError as error:
+            if error.code == _DEPENDENT_OBJECTS and statement.startswith("DROP "):
+                raise RedshiftSqlError(
+                    f"{error}. Something that is not among these marts (any more) reads {relation_name(self.mart)}: "
+                    "drop it, or let it read something else; Redshift keeps what it reads from being exchanged",
+                    error.code,
+                    error.statement,
+                ) from None
+            raise
+        if self.mart.sql in statement or statement.startswith("REFRESH "):
+            self.query_id = self.session.query_id()
+
+
+def _in_one_transaction(made: _Statements, statements: Sequence[str]) -> bool:
     """Run them in one transaction; returns True when Redshift refused that and they ran one by one."""
     try:
-        with session.transaction():
+        with made.session.transaction():
             for statement in statements:
-                _execute(session, statement, mart)
+                made.execute(statement)
         return False
     except RedshiftSqlError as error:
         if "transaction block" not in str(error):
             raise
     for statement in statements:
-        _execute(session, statement, mart)
+        made.execute(statement)
     return True
-
-
-def _execute(session: Session, statement: str, mart: CompiledMart) -> None:
-    try:
-        session.execute(statement)
-    except RedshiftSqlError as error:
-        if error.code == _DEPENDENT_OBJECTS and statement.startswith("DROP "):
-            raise RedshiftSqlError(
-                f"{error}. Something that is not among these marts (any more) reads {relation_name(mart)}: drop it, "
-                "or let it read something else; Redshift keeps what it reads from being exchanged",
-                error.code,
-                error.statement,
-            ) from None
-        raise
 
 
 def _drop(mart: CompiledMart, kind: Kind) -> str:

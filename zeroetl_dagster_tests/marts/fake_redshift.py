@@ -111,7 +111,8 @@ class FakeSession:
         elif found := re.match(rf"REFRESH MATERIALIZED VIEW {_NAME}", sql):
             self.relations[found[2]].refreshes += 1
         elif found := re.match(rf"GRANT SELECT ON {_NAME} TO (.*)", sql):
-            self.relations[found[2]].readers.append(found[3])
+            readers = self.relations[found[2]].readers
+            readers += [found[3]] if found[3] not in readers else []
         else:
             assert sql.startswith("GRANT USAGE"), sql
 

@@ -116,6 +116,40 @@ def test_a_mart_is_built_and_follows_its_data(warehouse: RedshiftResource, sessi
             source.execute("DELETE FROM orders WHERE id = 3")
 
 
+@pytest.mark.parametrize(
+    ("kind", "read"),
+    [
+        ("materialized_view", ["CREATE MATERIALIZED VIEW", "REFRESH MATERIALIZED VIEW"]),
+        ("table", ["CREATE TABLE", "CREATE TABLE"]),
+        ("view", ["CREATE VIEW", None]),
+    ],
+)
+def test_the_query_id_is_of_the_statement_that_read_the_data(
+    session: RedshiftSession, kind: str, read: list[str | None]
+) -> None:
+    marts = compiled(m1=f"-- materialized: {kind}\n{M1}")
+    for expected in read:
+        found = build(session, marts)["m1"].query_id
+        text = session.query("SELECT query_text FROM sys_query_history WHERE query_id = %s", (int(found or 0),)).rows
+        assert [row[0].startswith(expected) for row in text] == ([True] if expected else []), text
+
+
+@pytest.mark.parametrize("kind", ["materialized_view", "table", "view"])
+def test_a_reader_that_is_added_later_may_read_after_the_next_refresh(session: RedshiftSession, kind: str) -> None:
+    marts = compiled(m1=f"-- materialized: {kind}\n{M1}")
+    session.execute("DROP SCHEMA IF EXISTS shop_marts CASCADE")
+    user = f"late_{kind}"
+    session.execute(f"CREATE USER {user} PASSWORD DISABLE")
+    for readers in ([], [f"user:{user}"]):
+        ensure_schema(session, TARGET.schema, readers)
+        materialize(session, marts["m1"], marts, readers)
+        rights = session.query(
+            f"SELECT has_schema_privilege('{user}', 'shop_marts', 'USAGE'), "
+            f"has_table_privilege('{user}', 'shop_marts.m1', 'SELECT')"
+        ).rows[0]
+        assert tuple(rights) == (bool(readers), bool(readers))
+
+
 def test_the_definition_in_force_is_read_back_from_the_comment(session: RedshiftSession) -> None:
     marts = compiled(m1=M1, m2=M2)
     assert [done.action for done in build(session, marts).values()] == ["created", "created"]
