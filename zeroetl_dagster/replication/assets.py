@@ -26,6 +26,7 @@ from zeroetl_dagster.replication.resources import (
     required_resources,
     step_key,
     table_key,
+    warehouse_page,
 )
 from zeroetl_dagster.replication.seeding import Seeding, wait_for_tables
 from zeroetl_dagster.settings.replication import IntegrationSettings, TableName
@@ -134,13 +135,13 @@ def _target_asset(settings: IntegrationSettings) -> dg.AssetsDefinition:
         case = ensure(pipeline.case_sensitivity(), mode=settings.manage.case_sensitive, report=context.log.info)
         policy = pipeline.policy(pipeline.source_state().arn)
         authorized = ensure(policy, mode=settings.manage.target_policy, report=context.log.info)
-        region = pipeline.redshift.aws.region
+        warehouse = pipeline.redshift
         return dg.MaterializeResult(
             metadata={
-                "zeroetl/changed": bullets([*case.changed, *authorized.changed]),
+                **_changed(case, authorized),
                 "zeroetl/namespace_arn": policy.namespace_arn,
                 "zeroetl/policy_statements": len(authorized.state.statements),
-                "zeroetl/console": console(region, "redshiftv2/#/serverless-dashboard"),
+                "zeroetl/console": warehouse_page(warehouse.aws.region, warehouse.settings),
             }
         )
 
@@ -260,8 +261,9 @@ def _last_set(instance: dg.DagsterInstance, key: dg.AssetKey, integration_id: st
     return dict(plain(found.metadata, OPTIONS) or {})
 
 
-def _changed(outcome: Outcome[Any]) -> dict[str, dg.MetadataValue]:
-    return {"zeroetl/changed": bullets(outcome.changed)}
+def _changed(*outcomes: Outcome[Any]) -> dict[str, dg.MetadataValue]:
+    """What was found and is now as required; the remedies have been carried out."""
+    return {"zeroetl/changed": bullets(one.fact for outcome in outcomes for one in outcome.changed)}
 
 
 def _engine_kind(settings: IntegrationSettings) -> str:

@@ -11,9 +11,10 @@ from functools import partial
 import dagster as dg
 from dagster import AssetCheckExecutionContext
 
+from zeroetl_dagster.connections.redshift import RedshiftDenied, RedshiftUnavailable
 from zeroetl_dagster.connections.sql import qualified
 from zeroetl_dagster.replication import health, row_counts
-from zeroetl_dagster.replication.activity import SYNCED, TableState, read_table_states
+from zeroetl_dagster.replication.activity import SYNCED, TableState, read_integrations, read_table_states
 from zeroetl_dagster.replication.faults import ABSENT, explain_table
 from zeroetl_dagster.replication.probe import probe
 from zeroetl_dagster.replication.resources import SYNCED_CHECK, Pipeline, required_resources, step_key, table_key
@@ -89,12 +90,12 @@ def _not_empty(pipeline: Pipeline, chosen: Tables) -> Iterator[dg.AssetCheckResu
         for key, table in chosen.items():
             state = states.get(table)
             if state is None or state.state != SYNCED:
-                passed, said = True, f"not Synced, so not read; see the check `{SYNCED_CHECK}`"
-            else:
-                relation = qualified(settings.target.database, *table)
-                found = bool(session.query(f"SELECT 1 FROM {relation} LIMIT 1").rows)
-                passed = found or not state.rows
-                said = "has rows" if found else f"returns none; Redshift's own count is {state.rows or 0:,}"
+                yield _not_asked(key, "not_empty", f"not read: {_NOT_SYNCED}")
+                continue
+            relation = qualified(settings.target.database, *table)
+            found = bool(session.query(f"SELECT 1 FROM {relation} LIMIT 1").rows)
+            passed = found or not state.rows
+            said = "has rows" if found else f"returns none; Redshift's own count is {state.rows or 0:,}"
             yield dg.AssetCheckResult(
                 passed=passed,
                 asset_key=key,
@@ -107,21 +108,25 @@ def _row_count(pipeline: Pipeline, chosen: Tables) -> Iterator[dg.AssetCheckResu
     states = _states(pipeline)
     readable = {key: table for key, table in chosen.items() if (one := states.get(table)) and one.state == SYNCED}
     for key in chosen.keys() - readable.keys():
-        yield _not_compared(key, f"the table is not Synced; see the check `{SYNCED_CHECK}`")
+        yield _not_asked(key, "row_count", f"not compared: {_NOT_SYNCED}")
     try:
         yield from _counted(pipeline, readable)
     except row_counts.SourceUnreachable as error:
         for key in readable:
-            yield _not_compared(key, str(error))
+            yield _not_asked(key, "row_count", f"not compared: {error}")
 
 
-def _not_compared(key: dg.AssetKey, why: str) -> dg.AssetCheckResult:
+_NOT_SYNCED = f"the table is not Synced; see the check `{SYNCED_CHECK}`"
+
+
+def _not_asked(key: dg.AssetKey, check: str, why: str) -> dg.AssetCheckResult:
+    """A warning: what was not looked at has not passed."""
     return dg.AssetCheckResult(
         passed=False,
         asset_key=key,
-        check_name="row_count",
+        check_name=check,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"not compared: {why}",
+        description=why,
     )
 
 
@@ -146,6 +151,20 @@ def _counted(pipeline: Pipeline, chosen: Tables) -> Iterator[dg.AssetCheckResult
             )
 
 
+def _health_by_sql(pipeline: Pipeline, integration_id: str | None) -> dict[str, health.Verdict]:
+    """What Redshift says where CloudWatch is silent, as it is for minutes after an integration was made."""
+    if integration_id is None:
+        return {}
+    try:
+        with pipeline.redshift.session("watch") as session:
+            rows = read_integrations(session, integration_id)
+    except (RedshiftUnavailable, RedshiftDenied) as error:
+        return {name: health.Verdict(name, False, False, f"not known: {error}") for name in health.CHECKS}
+    row = next((one for one in rows if one.target_database == pipeline.settings.target.database), None)
+    found = health.verdicts_of_view(row, limits_of(pipeline.settings)) if row is not None else []
+    return {verdict.check: verdict for verdict in found}
+
+
 def _health(settings: IntegrationSettings) -> dg.AssetChecksDefinition:
     key = step_key(settings.name, "integration")
 
@@ -164,8 +183,10 @@ def _health(settings: IntegrationSettings) -> dg.AssetChecksDefinition:
             now=datetime.now(UTC),
         )
         told = {verdict.check: verdict for verdict in health.verdicts(found, limits_of(settings))}
+        if told.keys() != health.CHECKS.keys():
+            told = _health_by_sql(pipeline, found.integration_id) | told
         for name in health.CHECKS:
-            verdict = told.get(name, health.Verdict(name, True, False, "CloudWatch has no data yet"))
+            verdict = told.get(name, health.Verdict(name, False, False, "not known: there are no data yet"))
             yield dg.AssetCheckResult(
                 passed=verdict.passed,
                 check_name=name,

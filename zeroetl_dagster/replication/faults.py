@@ -128,6 +128,10 @@ def explain_table(state: str, reason: str) -> str:
     remedy = next((text for pattern, text in _REASONS if pattern.search(reason)), "")
     if not remedy and state in ("Failed", "ResyncRequired"):
         remedy = "see SYS_LOAD_ERROR_DETAIL, mend the cause, then resync the table"
+    if not remedy and state == "Deleted":
+        remedy = (
+            "dropped at the source, or left out by `data_filter`. Take it out of `tables`, or correct `data_filter`"
+        )
     if not remedy and state == "ResyncInitiated":
         remedy = "wait: it is being loaded anew, and cannot be read until that is done"
     told = f" ({reason})" if reason else ""

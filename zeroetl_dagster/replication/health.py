@@ -1,16 +1,17 @@
-"""What CloudWatch's free metrics say of an integration as a whole: failed tables, and lag."""
+"""What is said of an integration as a whole: failed tables, and lag. CloudWatch says it for free, Redshift by SQL."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from zeroetl_dagster.replication.activity import IntegrationRow
 from zeroetl_dagster.replication.probe import Probe
-from zeroetl_dagster.replication.signals import Limits, lag_of
+from zeroetl_dagster.replication.signals import Lag, Limits, lag_between, lag_of
 
 NO_FAILED_TABLES = "no_failed_tables"
 LAG_WITHIN_BOUNDS = "lag_within_bounds"
 CHECKS = {
-    NO_FAILED_TABLES: "CloudWatch counts no failed table.",
+    NO_FAILED_TABLES: "No table has failed.",
     LAG_WITHIN_BOUNDS: "Changes arrive in time; idle is not late.",
 }
 
@@ -27,11 +28,29 @@ class Verdict:
 
 def verdicts(probe: Probe, limits: Limits) -> list[Verdict]:
     """One for each check that the metrics say something of."""
-    found = []
     failed = probe.metrics.tables_failed if probe.metrics is not None else None
+    return _verdicts(failed, lag_of(probe, limits))
+
+
+def verdicts_of_view(row: IntegrationRow, limits: Limits) -> list[Verdict]:
+    """The same from SVV_INTEGRATION, for who asks before CloudWatch has data points.
+
+    `current_lag` grows while the source is idle: without the times of changes it can acquit, and not accuse.
+    """
+    lag = None
+    if row.latest_detected is not None and row.latest_applied is not None:
+        times = row.latest_detected.timestamp(), row.latest_applied.timestamp()
+        lag = lag_between(*times, row.lag_seconds, limits)
+    elif row.lag_seconds is not None and row.lag_seconds <= limits.lag_warning_seconds:
+        lag = Lag("ok", row.lag_seconds, False)
+    return _verdicts(row.tables_failed, lag)
+
+
+def _verdicts(failed: float | None, lag: Lag | None) -> list[Verdict]:
+    found = []
     if failed is not None:
-        found.append(Verdict(NO_FAILED_TABLES, not failed, True, f"{failed:.0f} failed tables"))
-    lag = lag_of(probe, limits)
+        told = f"{failed:.0f} failed table{'' if failed == 1 else 's'}"
+        found.append(Verdict(NO_FAILED_TABLES, not failed, True, told))
     if lag is not None:
         told = f"lag {lag.seconds:.1f} s ({'idle' if lag.idle else lag.status})"
         found.append(Verdict(LAG_WITHIN_BOUNDS, lag.status == "ok", lag.status == "error", told))

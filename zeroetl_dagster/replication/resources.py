@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 from dagster import AssetKey
@@ -22,6 +23,7 @@ from zeroetl_dagster.replication.requirements import family
 from zeroetl_dagster.replication.source import Source, SourceState
 from zeroetl_dagster.replication.target import CaseSensitivity, TargetPolicy
 from zeroetl_dagster.settings.asset_keys import asset_key_part
+from zeroetl_dagster.settings.connections import RedshiftConnection
 from zeroetl_dagster.settings.replication import IntegrationSettings, TableName
 
 SYNCED_CHECK = "synced"
@@ -168,6 +170,13 @@ def console(region: str, path: str) -> dg.UrlMetadataValue:
     """A page of the AWS console."""
     service, _, fragment = path.partition("#")
     return dg.MetadataValue.url(f"https://{region}.console.aws.amazon.com/{service}home?region={region}#{fragment}")
+
+
+def warehouse_page(region: str, settings: RedshiftConnection) -> dg.UrlMetadataValue:
+    """Where a person looks at a workgroup or a cluster."""
+    if settings.workgroup is not None:
+        return console(region, f"redshiftv2/#serverless-workgroup?workgroup={quote(settings.workgroup, safe='')}")
+    return console(region, f"redshiftv2/#cluster-details?cluster={quote(settings.cluster or '', safe='')}")
 
 
 def integration_pages(region: str, integration_id: str) -> dict[str, dg.UrlMetadataValue]:

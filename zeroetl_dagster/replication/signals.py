@@ -138,11 +138,17 @@ def lag_of(probe: Probe, limits: Limits) -> Lag | None:
     if metrics is None or not metrics.present:
         return None
     if metrics.applied is not None and metrics.detected is not None:
-        idle = metrics.applied >= metrics.detected
-        behind = max(0.0, metrics.detected - metrics.applied)
-    else:
-        idle, behind = not metrics.transferred, 0.0
-    seconds = metrics.lag_seconds if metrics.lag_seconds is not None else behind
+        return lag_between(metrics.detected, metrics.applied, metrics.lag_seconds, limits)
+    return _judged(not metrics.transferred, metrics.lag_seconds or 0.0, limits)
+
+
+def lag_between(detected: float, applied: float, lag_seconds: float | None, limits: Limits) -> Lag:
+    """From the times of the last change detected and of the last applied, in seconds of one clock."""
+    behind = max(0.0, detected - applied)
+    return _judged(applied >= detected, lag_seconds if lag_seconds is not None else behind, limits)
+
+
+def _judged(idle: bool, seconds: float, limits: Limits) -> Lag:
     if idle or seconds <= limits.lag_warning_seconds:
         return Lag("ok", seconds, idle)
     return Lag("warning" if seconds <= limits.lag_error_seconds else "error", seconds, idle)

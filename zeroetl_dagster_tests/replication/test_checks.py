@@ -13,15 +13,16 @@ from zeroetl_dagster.replication import discovery, row_counts
 from zeroetl_dagster.replication.faults import ReplicationError
 from zeroetl_dagster.replication.resources import table_key
 from zeroetl_dagster.replication.row_counts import Counted, SourceUnreachable
-from zeroetl_dagster.settings.replication import ChecksSettings, SourceLogin, SourceSettings, TableName
+from zeroetl_dagster.settings.replication import ChecksSettings, SensorSettings, SourceLogin, SourceSettings, TableName
 from zeroetl_dagster_tests.replication.conftest import Provisioned
 
 Results = dict[tuple[str, str], dg.AssetCheckEvaluation]
 
 
-def evaluate(shop: Provisioned, login: SourceLogin) -> Results:
+def evaluate(shop: Provisioned, login: SourceLogin, **sensor: Any) -> Results:
     """Run the pipeline's `checks` job; the results by table and check."""
-    settings = shop.settings.model_copy(update={"checks": ChecksSettings(source_login=login)})
+    changed = {"checks": ChecksSettings(source_login=login), "sensor": SensorSettings(**sensor)}
+    settings = shop.settings.model_copy(update=changed)
     definitions = dg.Definitions.merge(
         build_zero_etl_definitions(settings, {table: () for table in settings.tables}),
         dg.Definitions(resources={"warehouse": shop.redshift}),
@@ -47,9 +48,36 @@ def test_every_table_is_checked_by_its_true_name_and_a_failed_one_tells_why(shop
     keyless = found["keyless", "synced"]
     assert not keyless.passed and keyless.severity == dg.AssetCheckSeverity.ERROR
     assert "primary key" in (keyless.description or "")
-    assert "not Synced" in (found["keyless", "not_empty"].description or "")
+    unread = found["keyless", "not_empty"]
+    assert not unread.passed and unread.severity == dg.AssetCheckSeverity.WARN
+    assert "not read: the table is not Synced" in (unread.description or "")
     assert "not compared: the table is not Synced" in (found["keyless", "row_count"].description or "")
     assert not found["integration", "no_failed_tables"].passed
+
+
+def test_where_cloudwatch_is_silent_redshift_tells_of_failed_tables_and_lag(shop: Provisioned) -> None:
+    found = evaluate(shop, SourceLogin(), metrics_namespace="Nothing/Here")
+    failed, lag = found["integration", "no_failed_tables"], found["integration", "lag_within_bounds"]
+    assert (failed.passed, failed.severity, failed.description) == (
+        False,
+        dg.AssetCheckSeverity.ERROR,
+        "1 failed table",
+    )
+    assert lag.passed and "lag" in (lag.description or "")
+
+
+def test_what_nobody_can_tell_has_not_passed(shop: Provisioned) -> None:
+    target = shop.settings.target.model_copy(update={"database": "not_made_yet"})
+    settings = shop.settings.model_copy(
+        update={"target": target, "sensor": SensorSettings(metrics_namespace="Nothing/Here")}
+    )
+    definitions = dg.Definitions.merge(
+        build_zero_etl_definitions(settings, {}), dg.Definitions(resources={"warehouse": shop.redshift})
+    )
+    result = definitions.resolve_job_def("shop_checks").execute_in_process()
+    for evaluation in result.get_asset_check_evaluations():
+        assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.WARN)
+        assert "not known" in (evaluation.description or "")
 
 
 @pytest.mark.parametrize(

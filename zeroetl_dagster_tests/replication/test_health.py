@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import dagster as dg
 import pytest
 
-from zeroetl_dagster.replication.health import LAG_WITHIN_BOUNDS, NO_FAILED_TABLES, Verdict, verdicts
+from zeroetl_dagster.replication.activity import IntegrationRow
+from zeroetl_dagster.replication.health import (
+    LAG_WITHIN_BOUNDS,
+    NO_FAILED_TABLES,
+    Verdict,
+    verdicts,
+    verdicts_of_view,
+)
 from zeroetl_dagster.replication.probe import Metrics, Probe
 from zeroetl_dagster.replication.signals import Limits
 from zeroetl_dagster_tests.replication.test_sensor_faults import Location
 from zeroetl_dagster_tests.replication.world import World
+
+START = datetime(2026, 11, 21, tzinfo=UTC)
 
 
 def probe(*, applied: float = 100, detected: float = 100, lag: float = 1, failed: float | None = 0) -> Probe:
@@ -35,6 +46,21 @@ def test_failed_tables_are_an_error_and_silence_is_no_verdict() -> None:
     assert verdicts(probe(failed=2), Limits())[0] == Verdict(NO_FAILED_TABLES, False, True, "2 failed tables")
     assert verdicts(Probe("id"), Limits()) == []
     assert [one.check for one in verdicts(probe(failed=None), Limits())] == [LAG_WITHIN_BOUNDS]
+
+
+def test_redshift_tells_the_same_by_its_own_times() -> None:
+    def row(
+        *, failed: int = 0, detected: datetime | None = START, applied: datetime | None = START, lag: float = 50_000
+    ) -> IntegrationRow:
+        state = ("id", "z", "s", "CdcRefreshState", lag, "", 3, failed, None, "d", None, None)
+        return IntegrationRow(*state, latest_detected=detected, latest_applied=applied)
+
+    idle, late = row(), row(failed=1, detected=START + timedelta(hours=14))
+    assert [one.passed for one in verdicts_of_view(idle, Limits())] == [True, True]
+    assert [(one.passed, one.severe) for one in verdicts_of_view(late, Limits())] == [(False, True), (False, True)]
+    unknown = row(detected=None, applied=None)  # nothing changed yet, or an older patch
+    assert [one.check for one in verdicts_of_view(unknown, Limits())] == [NO_FAILED_TABLES]
+    assert verdicts_of_view(row(detected=None, applied=None, lag=3), Limits())[1].passed
 
 
 def test_the_sensor_reports_a_verdict_when_it_changes_and_only_then() -> None:
