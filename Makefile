@@ -14,7 +14,8 @@ install: .venv/.installed  ## make .venv and install the project, the embedded A
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found %d.%d: make PYTHON=/path/to/python3.11 ..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[local,dev]'
+	@# Compiled now and once, as many processes of dagster start at the same moment.
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[local,dev]'
 	@touch $@
 
 demo: install  ## the whole path on this machine; ONCE=1 ends by itself, and fails if a mart differs from its source
