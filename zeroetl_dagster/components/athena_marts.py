@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from zeroetl_dagster.components import project
 from zeroetl_dagster.components.base import SettingsComponent
 from zeroetl_dagster.components.snapshot_export import SnapshotExport
 from zeroetl_dagster.exports.names import LATEST_SUFFIX, SourceTable
@@ -106,6 +107,7 @@ class AthenaMarts(SettingsComponent[AthenaMartsSettings]):
     settings_model = AthenaMartsSettings
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        project.check(self, context.component_tree, {"athena": self.settings.athena})
         exports = [component.settings for component in context.component_tree.get_all_components(SnapshotExport)]
         return build_mart_definitions(self.settings, context.path, exports)
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping
 from pathlib import Path
 
 import dagster as dg
 
+from zeroetl_dagster.components import project
 from zeroetl_dagster.components.base import SettingsComponent
+from zeroetl_dagster.components.zero_etl_integration import ZeroEtlIntegration
 from zeroetl_dagster.marts.assets import mart_key
 from zeroetl_dagster.marts.checks import build_check
-from zeroetl_dagster.marts.compile import CompiledMart, Target, compile_marts
+from zeroetl_dagster.marts.compile import CompiledMart, TableRef, Target, compile_marts
 from zeroetl_dagster.marts.engines import redshift_assets
 from zeroetl_dagster.marts.jobs import component_job, nightly_schedule, refresh_sensor
-from zeroetl_dagster.marts.model import read_models
+from zeroetl_dagster.marts.model import MartError, read_models
+from zeroetl_dagster.settings.errors import SettingsError
 from zeroetl_dagster.settings.marts import RedshiftMartsSettings
+from zeroetl_dagster.settings.replication import TableName
 
 _TEMPLATE = """\
 type: zeroetl_dagster.components.RedshiftMarts
@@ -93,4 +99,61 @@ class RedshiftMarts(SettingsComponent[RedshiftMartsSettings]):
     settings_model = RedshiftMartsSettings
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Raises `SettingsError` for what does not fit the project, and `marts.model.MartError`."""
+        project.check(self, context.component_tree, {"redshift": self.settings.redshift})
+        compiled = compile_folder(self.settings, context.path)
+        pipelines = context.component_tree.get_all_components(ZeroEtlIntegration)
+        self._check_pipelines({one.settings.name: one for one in pipelines}, compiled)
+        for other in project.others(self, context.component_tree):
+            self._check_place(other, compiled)
         return build_mart_definitions(self.settings, context.path)
+
+    def _check_pipelines(
+        self, pipelines: Mapping[str, ZeroEtlIntegration], compiled: Mapping[str, CompiledMart]
+    ) -> None:
+        for name, database in self.settings.pipelines.items():
+            meant = next((one for one in pipelines.values() if self._reads(one, database)), None)
+            if name not in pipelines and meant is not None:
+                raise SettingsError(
+                    f"{self.where}: `pipelines.{name}` is {database!r}, which is the database of the pipeline "
+                    f"{meant.settings.name} in {meant.where}; call it {meant.settings.name} here and in the SQL"
+                )
+            made = pipelines[name].settings.target.database if name in pipelines else database
+            if made != database:
+                raise SettingsError(
+                    f"{self.where}: `pipelines.{name}` is {database!r}; the pipeline in {pipelines[name].where} makes "
+                    f"the database {made!r}"
+                )
+        for mart in compiled.values():
+            for table in mart.tables:
+                if table.pipeline in pipelines:
+                    _check_table(mart, table, pipelines[table.pipeline])
+
+    def _reads(self, pipeline: ZeroEtlIntegration, database: str) -> bool:
+        found = pipeline.settings
+        return (found.redshift, found.target.database) == (self.settings.redshift, database)
+
+    def _check_place(self, other: RedshiftMarts, compiled: Mapping[str, CompiledMart]) -> None:
+        """Two components that make the same relation would exchange each other's for ever."""
+        mine, theirs = self.settings, other.settings
+        if (mine.redshift, mine.database, mine.schema_name) != (theirs.redshift, theirs.database, theirs.schema_name):
+            return
+        twice = sorted(path.stem for path in Path(other.where).parent.glob("*.sql") if path.stem in compiled)
+        if twice:
+            raise SettingsError(
+                f"{self.where}: {mine.schema_name}.{twice[0]} is made by {other.where} too, on the same `redshift` and "
+                "`database`; give one of them another `schema`, or rename the file"
+            )
+
+
+def _check_table(mart: CompiledMart, table: TableRef, pipeline: ZeroEtlIntegration) -> None:
+    listed = pipeline.settings.tables
+    name = TableName(table.schema, table.table)
+    if listed == "discover" or name in listed:
+        return
+    near = difflib.get_close_matches(str(name), map(str, listed), n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise MartError(
+        f"{mart.model.path}: {table.pipeline}.{name} is not among the `tables` of the pipeline in {pipeline.where}"
+        f"{hint}; list it there, or the mart would wait for it for ever"
+    )

@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from zeroetl_dagster.components import project
 from zeroetl_dagster.components.discovery import DiscoveringComponent, found
 from zeroetl_dagster.connections.resources import AwsResource
 from zeroetl_dagster.exports import face, reconcile_sensor
@@ -101,6 +102,10 @@ class SnapshotExport(DiscoveringComponent[SnapshotExportSettings]):
         return self.settings.defs_state
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        settings = self.settings
+        reconcile = settings.reconcile.redshift if settings.reconcile is not None else None
+        uses = {"aws": settings.aws, "source.aws": settings.source.aws, "athena": settings.athena}
+        project.check(self, context.component_tree, {**uses, "reconcile.redshift": reconcile})
         listed = asked_tables(self.settings)
         return super().build_defs(context) if listed is None else build_export_definitions(self.settings, listed)
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import dagster as dg
 
+from zeroetl_dagster.components import project
 from zeroetl_dagster.components.discovery import DiscoveringComponent, found
 from zeroetl_dagster.marts import refresh
 from zeroetl_dagster.marts.jobs import pipeline_job
@@ -97,6 +98,8 @@ class ZeroEtlIntegration(DiscoveringComponent[IntegrationSettings]):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Raises `SettingsError` for what the data filter's grammar refuses."""
         configuration.check(self.settings, self.where)
+        uses = {"redshift": self.settings.redshift, "aws": self.settings.aws}
+        project.check(self, context.component_tree, uses)
         if self.settings.tables == "discover":
             return super().build_defs(context)
         return build_zero_etl_definitions(self.settings, {table: () for table in self.settings.tables})
