@@ -50,7 +50,7 @@ def _length_rule(source: Type | None, target: Type) -> str:
 def _prepared(value: Any, source: Type, target: Type, safe: bool) -> Any:
     """The value as DuckDB's own cast may take it."""
     if target.is_text:
-        return _as_text(value, source)
+        return as_text(value, source)
     if source.is_text:
         return _from_text(value, target, safe)
     if target.name in _INTEGERS and source.name in ("double", "float"):
@@ -58,16 +58,25 @@ def _prepared(value: Any, source: Type, target: Type, safe: bool) -> Any:
     return value
 
 
-def _as_text(value: Any, source: Type) -> Any:
+def as_text(value: Any, source: Type | None) -> Any:
+    """The value as Trino writes it; one of an unknown type as DuckDB does."""
+    if source is None:
+        return _varchar(value)
     if source.name in ("double", "float"):
         return _call("trino_double_text", value)
     if source.name == "timestamp":
         return _call("trino_timestamp_show", value)
     if source.name == "timestamptz":
         return _call("trino_zoned_show", value)
+    if source.name == "time":
+        return _call("trino_time_show", value)
     if source.name == "json":
         return _call("json_extract_string", value, exp.Literal.string("$"))
-    return value
+    return value if source.is_text else _varchar(value)
+
+
+def _varchar(value: Any) -> Any:
+    return exp.Cast(this=value.copy(), to=exp.DataType.build("VARCHAR", dialect="duckdb"))
 
 
 def _from_text(value: Any, target: Type, safe: bool) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 from sqlglot import exp
 
-from zeroetl_dagster.local.athena.errors import Position, QueryFailed, type_mismatch
+from zeroetl_dagster.local.athena.errors import Position, QueryFailed, not_supported, type_mismatch
 from zeroetl_dagster.local.athena.hive_types import Type, UnknownType, parse
 from zeroetl_dagster.local.athena.inference import ScopeTypes
 
@@ -45,14 +45,25 @@ _TEXT_FUNCTIONS: dict[type[Any], str] = {
 _TIMES: dict[type[Any], str] = {
     exp.Year: "year", exp.Month: "month", exp.Day: "day", exp.Quarter: "quarter", exp.TimestampTrunc: "date_trunc",
     exp.DayOfWeekIso: "day_of_week", exp.DayOfYear: "day_of_year", exp.WeekOfYear: "week", exp.Hour: "hour",
-    exp.Minute: "minute", exp.DateAdd: "date_add", exp.TimeToStr: "date_format",
+    exp.Minute: "minute", exp.DateAdd: "date_add", exp.DateDiff: "date_diff", exp.TimeToStr: "date_format",
 }  # fmt: skip
 _NUMERIC_AGGREGATES: dict[type[Any], str] = {exp.Sum: "sum", exp.Avg: "avg"}
 _FUNCTIONS = {**_TEXT_FUNCTIONS, **_TIMES, **_NUMERIC_AGGREGATES}
 CHECKED = (
     *_COMPARISONS, *_ARITHMETIC, *_FUNCTIONS, exp.Between, exp.In, exp.Like,
-    exp.DPipe, exp.Concat, exp.Coalesce, exp.Case,
+    exp.DPipe, exp.Concat, exp.Coalesce, exp.Case, exp.If,
 )  # fmt: skip
+
+
+def refused(tree: Any) -> None:
+    """SQL/JSON, which only looks like the JSON functions of DuckDB. Raises `QueryFailed`."""
+    for group in tree.find_all(exp.Group):
+        if group.args.get("all"):
+            raise QueryFailed("SYNTAX_ERROR: mismatched input 'ALL'. Expecting: <expression>")
+    names = {exp.JSONObject: "json_object", exp.JSONValue: "json_value", exp.JSONExtract: "json_query"}
+    for found in tree.find_all(*names):
+        if type(found) is not exp.JSONExtract or found.args.get("json_query"):
+            raise not_supported(f"the function {names[type(found)]}")
 
 
 def node(found: Any, types: ScopeTypes, position: Position) -> None:
@@ -71,7 +82,7 @@ def node(found: Any, types: ScopeTypes, position: Position) -> None:
             raise type_mismatch(_where(found.this, position), message)
     elif kind in (exp.DPipe, exp.Concat):
         _concat(found, types, position)
-    elif kind in (exp.Coalesce, exp.Case):
+    elif kind in (exp.Coalesce, exp.Case) or (kind is exp.If and not isinstance(found.parent, exp.Case)):
         _common(found, types, position)
     elif kind in _FUNCTIONS:
         _function(found, types, position)
@@ -111,6 +122,8 @@ def _concat(found: Any, types: ScopeTypes, position: Position) -> None:
     parts = list(found.expressions) or [found.this, found.expression]
     kinds = types.of_all(parts)
     families = _families(kinds)
+    if "array" in families and isinstance(found, exp.DPipe):
+        return  # an element too
     if families and not families <= {"text"} and families not in ({"array"}, {"binary"}):
         _unexpected("concat", kinds, _where(parts[0], position), "concat(varchar), concat(array(E)), concat(varbinary)")
 
@@ -118,6 +131,9 @@ def _concat(found: Any, types: ScopeTypes, position: Position) -> None:
 def _common(found: Any, types: ScopeTypes, position: Position) -> None:
     if isinstance(found, exp.Coalesce):
         values, word = [found.this, *found.expressions], "COALESCE operands"
+    elif isinstance(found, exp.If):
+        values = [value for value in (found.args.get("true"), found.args.get("false")) if value is not None]
+        word = "IF results"
     else:
         values = [branch.args["true"] for branch in found.args["ifs"]]
         values += [found.args["default"]] if found.args.get("default") is not None else []

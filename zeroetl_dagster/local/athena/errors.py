@@ -111,6 +111,18 @@ _RULES: list[Rule] = [
         r"(?:Scalar|Aggregate|Table|Window)? ?Function with name (?P<name>\S+) (?:does not exist|is not)",
         lambda m, p: f"FUNCTION_NOT_FOUND: {p.of_word(m['name'])}Function '{m['name'].lower()}' not registered",
     ),
+    (
+        r"Macro trino_(?P<name>\w+?)\d?\(\) does not support",
+        lambda m, p: f"FUNCTION_NOT_FOUND: {p.at(0)}Unexpected parameters for function {m['name']}.",
+    ),
+    (
+        r'Could not choose a best candidate function for the function call "(?P<name>[^"(]+)\(',
+        lambda m, p: f"FUNCTION_NOT_FOUND: {p.of_word(m['name'])}Unexpected parameters for function {m['name']}.",
+    ),
+    (
+        r"(?P<clause>WHERE|GROUP BY) clause cannot contain aggregates",
+        lambda m, p: f"EXPRESSION_NOT_SCALAR: {p.at(0)}{m['clause']} clause cannot contain aggregations",
+    ),
     (r"No function matches the given name and argument types '(?P<name>\w+)\((?P<types>.*?)\)'\.", _function),
     (
         r"Could not convert string '(?P<value>.*?)' to (?P<type>\S+)",

@@ -13,9 +13,11 @@ import duckdb
 from sqlglot import exp
 from sqlglot.optimizer.scope import Scope
 
+from zeroetl_dagster.local.athena import lambdas
 from zeroetl_dagster.local.athena.hive_types import Type, UnknownType, parse
 
 INTEGERS = ("tinyint", "smallint", "int", "bigint")
+FLOATS = ("double", "float")
 _BOOLEAN = (
     exp.And, exp.Or, exp.Not, exp.Is, exp.In, exp.Between, exp.Like, exp.ILike, exp.Exists, exp.Boolean, exp.EQ,
     exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.NullSafeEQ, exp.NullSafeNEQ, exp.RegexpLike,
@@ -23,10 +25,11 @@ _BOOLEAN = (
 
 
 class ScopeTypes:
-    """The types of expressions in one SELECT; None where nobody can tell (correlated names, lambda variables)."""
+    """The types of expressions in one SELECT; None where nobody can tell."""
 
-    def __init__(self, connection: Any, scope: Scope) -> None:
-        self._connection, self._scope = connection, scope
+    def __init__(self, connection: Any, scope: Scope, tables: int | None = None) -> None:
+        """`tables` is how many of FROM and the JOINs are there already; None: all."""
+        self._connection, self._scope, self._tables = connection, scope, tables
         self._known: dict[tuple[str, bool], Type | None] = {}
 
     def of(self, node: exp.Expression) -> Type | None:
@@ -44,7 +47,7 @@ class ScopeTypes:
         return [_own(node) or self._known.get(self._key(node)) for node in nodes]
 
     def _key(self, node: Any) -> tuple[str, bool]:
-        return node.sql(dialect="duckdb"), self._is_grouped(node)
+        return lambdas.standing_in(node).sql(dialect="duckdb"), self._is_grouped(node)
 
     def _is_grouped(self, node: Any) -> bool:
         """Whether the expression is one over groups: then the probe needs the GROUP BY."""
@@ -71,11 +74,19 @@ class ScopeTypes:
 
     def _describe(self, expressions: list[str], grouped: bool) -> list[Type | None] | None:
         columns = ", ".join(f"{text} AS c{index}" for index, text in enumerate(expressions))
-        try:
-            rows = self._connection.execute(f"DESCRIBE {self._head()}SELECT {columns} {self._tail(grouped)}").fetchall()
-        except duckdb.Error:
-            return None
-        return [_parsed(row[1]) for row in rows]
+        outer: Any = self._scope
+        sql = f"SELECT {columns} {self._tail(grouped)}"
+        while True:
+            try:
+                rows = self._connection.execute(f"DESCRIBE {self._head()}{sql}").fetchall()
+                return [_parsed(row[1]) for row in rows]
+            except duckdb.Error:
+                outer = outer.parent
+                if outer is None or not isinstance(outer.expression, exp.Select):
+                    return None
+                # it may name columns of the query around it
+                tail = ScopeTypes(self._connection, outer)._tail(False)
+                sql = f"SELECT zeroetl_inner.* {tail} CROSS JOIN LATERAL ({sql}) AS zeroetl_inner"
 
     def _head(self) -> str:
         """The WITH clauses that this scope sees."""
@@ -103,6 +114,8 @@ class ScopeTypes:
         probe = exp.Select()
         for name in ("from_", "joins", "laterals"):
             part = select.args.get(name)
+            if self._tables is not None:
+                part = None if self._tables == 0 else part[: self._tables - 1] if isinstance(part, list) else part
             if part:
                 probe.set(name, [item.copy() for item in part] if isinstance(part, list) else part.copy())
         if grouped and select.args.get("group"):

@@ -132,10 +132,115 @@ MACROS: dict[str, str] = {
         "CASE WHEN m IS NULL OR k IS NULL OR map_contains(m, k) THEN m[k] ELSE "
         "error('ZEROETL INVALID_FUNCTION_ARGUMENT: Key not present in map: ' || k) END"
     ),
-    "trino_json_scalar(j, p)": "CASE WHEN json_type(j, p) IN ('OBJECT', 'ARRAY') THEN NULL ELSE j ->> p END",
+    "trino_has_null(a)": "len(a) <> list_count(a)",
+    "trino_contains(a, x)": (
+        "CASE WHEN a IS NULL OR x IS NULL THEN NULL WHEN list_contains(a, x) THEN true "
+        "WHEN trino_has_null(a) THEN NULL ELSE false END"
+    ),
+    "trino_array_max(a)": "CASE WHEN NOT trino_has_null(a) THEN list_max(a) END",
+    "trino_array_min(a)": "CASE WHEN NOT trino_has_null(a) THEN list_min(a) END",
+    "trino_array_position(a, x)": (
+        "CASE WHEN a IS NOT NULL AND x IS NOT NULL THEN CAST(coalesce(list_position(a, x), 0) AS BIGINT) END"
+    ),
+    "trino_array_remove(a, x)": ("CASE WHEN x IS NOT NULL THEN list_filter(a, lambda e: e IS DISTINCT FROM x) END"),
+    # the first of equal elements, in their order
+    "trino_distinct(a)": "list_filter(a, lambda e, i: list_position(a, e) = i)",
+    "trino_union(a, b)": "CASE WHEN a IS NOT NULL AND b IS NOT NULL THEN trino_distinct(list_concat(a, b)) END",
+    "trino_except(a, b)": (
+        "CASE WHEN b IS NOT NULL THEN list_filter(trino_distinct(a), lambda e: list_position(b, e) IS NULL) END"
+    ),
+    "trino_intersect(a, b)": (
+        "CASE WHEN b IS NOT NULL THEN list_filter(trino_distinct(a), lambda e: list_position(b, e) IS NOT NULL) END"
+    ),
+    "trino_repeat(x, n)": "list_transform(range(n), lambda zeroetl_i: x)",
+    "trino_slice(a, s, n)": (
+        f"CASE WHEN s = 0 THEN {_fail('INVALID_FUNCTION_ARGUMENT: SQL array indices start at 1')} "
+        f"WHEN n < 0 THEN {_fail('INVALID_FUNCTION_ARGUMENT: length must be greater than or equal to 0')} "
+        "WHEN n = 0 OR -s > len(a) THEN a[2:1] WHEN s > 0 THEN a[s:s + n - 1] "
+        "ELSE a[len(a) + s + 1:len(a) + s + n] END"
+    ),
+    "trino_trim_array(a, n)": (
+        f"CASE WHEN n < 0 THEN {_fail('INVALID_FUNCTION_ARGUMENT: size must not be negative')} "
+        f"WHEN n > len(a) THEN {_fail('INVALID_FUNCTION_ARGUMENT: size must not exceed array cardinality')} "
+        "WHEN n = len(a) THEN a[2:1] ELSE a[1:len(a) - n] END"
+    ),
+    "trino_sequence(a, b)": "CASE WHEN b >= a THEN generate_series(a, b) ELSE generate_series(a, b, -1) END",
+    "trino_sequence3(a, b, s)": (
+        "CASE WHEN s = 0 OR (b > a AND s < 0) OR (b < a AND s > 0) THEN error('ZEROETL INVALID_FUNCTION_ARGUMENT: "
+        "sequence stop value should be greater than or equal to start value if step is greater than zero otherwise "
+        "stop should be less than or equal to start') ELSE generate_series(a, b, s) END"
+    ),
+    "trino_dates3(a, b, s)": (
+        "list_transform(generate_series(CAST(a AS TIMESTAMP), CAST(b AS TIMESTAMP), s), lambda e: CAST(e AS DATE))"
+    ),
+    "trino_dates(a, b)": "trino_dates3(a, b, CASE WHEN b >= a THEN INTERVAL 1 DAY ELSE -INTERVAL 1 DAY END)",
+    "trino_any_match(l)": (
+        "CASE WHEN l IS NULL THEN NULL WHEN list_contains(l, true) THEN true WHEN trino_has_null(l) THEN NULL "
+        "ELSE false END"
+    ),
+    "trino_all_match(l)": (
+        "CASE WHEN l IS NULL THEN NULL WHEN list_contains(l, false) THEN false WHEN trino_has_null(l) THEN NULL "
+        "ELSE true END"
+    ),
+    "trino_none_match(l)": "NOT trino_any_match(l)",
+    # ---- JSON: what is no JSON has no parts
+    "trino_json_scalar(j, p)": (
+        "CASE WHEN NOT json_valid(j) OR json_type(j, p) IN ('OBJECT', 'ARRAY') THEN NULL ELSE j ->> p END"
+    ),
+    "trino_json_extract(j, p)": "CASE WHEN json_valid(j) THEN json_extract(j, p) END",
+    "trino_json_array_get(j, i)": (
+        "CASE WHEN json_valid(j) THEN json_extract(j, '$[' || CASE WHEN i < 0 THEN '#' ELSE '' END || i || ']') END"
+    ),
+    "trino_json_size(j, p)": (
+        "CASE WHEN NOT json_valid(j) THEN NULL "
+        "WHEN json_type(j, p) = 'OBJECT' THEN CAST(len(json_keys(j, p)) AS BIGINT) "
+        "WHEN json_type(j, p) = 'ARRAY' THEN CAST(json_array_length(j, p) AS BIGINT) "
+        "WHEN json_type(j, p) IS NOT NULL THEN 0 END"
+    ),
+    "trino_is_json_scalar(j)": "json_type(j) NOT IN ('OBJECT', 'ARRAY')",
+    # ---- more text
+    "trino_strpos(s, t, n)": (
+        f"CASE WHEN n <= 0 THEN {_fail('INVALID_FUNCTION_ARGUMENT: instance must be a positive number.')} "
+        "WHEN len(string_split(s, t)) > n THEN CAST(length(array_to_string(string_split(s, t)[1:n], t)) + 1 AS BIGINT) "
+        "ELSE 0 END"
+    ),
+    "trino_split(s, d, n)": (
+        f"CASE WHEN n <= 0 THEN {_fail('INVALID_FUNCTION_ARGUMENT: Limit must be positive')} "
+        "WHEN len(string_split(s, d)) <= n THEN string_split(s, d) ELSE "
+        "list_append(string_split(s, d)[1:n - 1], array_to_string(string_split(s, d)[n:], d)) END"
+    ),
+    "trino_split_to_map(s, d, k)": (
+        "map_from_entries(list_transform(string_split(s, d), lambda e: row(split_part(e, k, 1), split_part(e, k, 2))))"
+    ),
+    "trino_concat_ws_array(s, a)": "array_to_string(list_filter(a, lambda e: e IS NOT NULL), s)",
+    "trino_to_base(n, b)": "lower(to_base(n, b))",
+    "trino_url_encode(s)": "replace(replace(replace(url_encode(s), '%20', '+'), '~', '%7E'), '%2A', '*')",
+    "trino_url_decode(s)": "url_decode(replace(s, '+', ' '))",
+    "trino_url_protocol(u)": "regexp_extract(u, '^([A-Za-z][A-Za-z0-9+.-]*):', 1)",
+    "trino_url_authority(u)": "regexp_extract(u, '^(?:[A-Za-z][A-Za-z0-9+.-]*:)?//([^/?#]*)', 1)",
+    "trino_url_host(u)": "regexp_extract(trino_url_authority(u), '^(?:[^@]*@)?([^:]*)', 1)",
+    "trino_url_port(u)": (
+        "TRY_CAST(regexp_extract(trino_url_authority(u), '^(?:[^@]*@)?[^:]*:([0-9]+)$', 1) AS BIGINT)"
+    ),
+    "trino_url_path(u)": "regexp_extract(u, '^(?:[A-Za-z][A-Za-z0-9+.-]*:)?(?://[^/?#]*)?([^?#]*)', 1)",
+    "trino_url_query(u)": "regexp_extract(u, '^[^?#]*\\?([^#]*)', 1)",
+    "trino_url_fragment(u)": "regexp_extract(u, '#(.*)$', 1)",
+    "trino_url_parameter(u, n)": (
+        "trino_url_decode(list_transform(list_filter(string_split(trino_url_query(u), '&'), "
+        "lambda e: split_part(e, '=', 1) = n), lambda e: substr(e, length(n) + 2))[1])"
+    ),
+    # ---- more numbers and times
+    "trino_cbrt(x)": "CASE WHEN pow(round(cbrt(x)), 3) = x THEN round(cbrt(x)) ELSE cbrt(x) END",
+    "trino_random(a, b)": "CAST(floor(a + random() * (b - a)) AS BIGINT)",
+    "trino_width_bucket(x, a, b, n)": (
+        "CASE WHEN a < b THEN CASE WHEN x < a THEN 0 WHEN x >= b THEN n + 1 "
+        "ELSE CAST(floor((x - a) * CAST(n AS DOUBLE) / CAST(b - a AS DOUBLE)) AS BIGINT) + 1 END "
+        "ELSE CASE WHEN x > a THEN 0 WHEN x <= b THEN n + 1 "
+        "ELSE CAST(floor((a - x) * CAST(n AS DOUBLE) / CAST(a - b AS DOUBLE)) AS BIGINT) + 1 END END"
+    ),
+    "trino_millisecond(x)": "datepart('millisecond', x) % 1000",
+    "trino_time_show(x)": "strftime(CAST('1970-01-01' AS DATE) + x, '%H:%M:%S.%g')",
 }
-# Functions that only have another name: Trino's -> DuckDB's.
-RENAMED = {"codepoint": "unicode", "arrays_overlap": "list_has_any", "zip": "list_zip", "arbitrary": "any_value"}
 
 
 def install(connection: Any) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
-from sqlglot import exp, parse_one
+from sqlglot import ErrorLevel, exp
 from sqlglot.errors import SqlglotError
 
-from zeroetl_dagster.local.athena import macros, relations, usage
+from zeroetl_dagster.local.athena import macros, relations, trino, usage
 from zeroetl_dagster.local.athena.errors import Position, QueryFailed, column_not_found, not_supported, translated
 from zeroetl_dagster.local.athena.hive_types import Type, UnknownType, parse
 from zeroetl_dagster.local.athena.relations import PATH, Relation
@@ -91,7 +91,7 @@ def prepare(connection: Any, environment: Environment, tree: Any, sql: str, *, r
     environment.check_scan(scanned)
     tree = Rewriter(connection, sql).rewrite(tree)
     try:
-        text = tree.sql(dialect="duckdb")
+        text = tree.sql(dialect="duckdb", unsupported_level=ErrorLevel.RAISE)
     except SqlglotError as error:
         raise not_supported(str(error)) from None
     described = [
@@ -196,14 +196,13 @@ class Resolver:
     def resolve(self, tree: Any, database: str, depth: int = 0) -> Any:
         if depth > _MAX_VIEW_DEPTH:
             raise QueryFailed("VIEW_IS_RECURSIVE: line 1:15: Statement would create a recursive view")
+        for column in list(tree.find_all(exp.Column)):
+            if column.args.get("db") is not None:
+                _shorten(column)
         with_path = any(column.name.lower() == PATH for column in tree.find_all(exp.Column))
         for table in list(tree.find_all(exp.Table)):
             if isinstance(table.this, exp.Identifier) and not _is_cte(table):
                 self._replace(table, database, depth, with_path)
-        for column in tree.find_all(exp.Column):
-            if column.args.get("db") is not None and column.args.get("table") is not None:
-                column.set("db", None)
-                column.set("catalog", None)
         return tree
 
     def check_views(self, sql: str) -> None:
@@ -238,7 +237,7 @@ class Resolver:
 
     def _view(self, view: View, name: str, depth: int) -> Any:
         try:
-            tree = parse_one(view.sql, dialect="athena")
+            tree = trino.read(view.sql)
         except SqlglotError as error:
             raise QueryFailed(f"HIVE_INVALID_VIEW_DATA: Invalid view data for view '{name}': {error}") from None
         return self.resolve(tree, view.schema, depth + 1)
@@ -335,6 +334,26 @@ def _is_cte(table: Any) -> bool:
             inside = node
         node = node.parent
     return False
+
+
+def _shorten(column: Any) -> None:
+    """`database.table.column` without the database; `table.row.field` and `row.field.field` as fields of rows."""
+    names: set[str] = set()
+    select = column.find_ancestor(exp.Select)
+    while select is not None:  # a subquery sees the tables around it
+        tables = [select.args.get("from_"), *(select.args.get("joins") or [])]
+        names |= {table.this.alias_or_name.lower() for table in tables if table is not None}
+        select = select.find_ancestor(exp.Select)
+    parts = [part.copy() for part in column.parts]
+    first = next((index for index, part in enumerate(parts) if part.name.lower() in names), None)
+    if first is not None and first + 1 < len(parts):
+        made: Any = exp.Column(this=parts[first + 1], table=parts[first])
+        fields = parts[first + 2 :]
+    else:
+        made, fields = exp.Column(this=parts[0]), parts[1:]
+    for field in fields:
+        made = exp.Dot(this=made, expression=field)
+    column.replace(made)
 
 
 def _hide_path(table: Any, with_path: bool) -> None:

@@ -65,6 +65,8 @@ def shown(column: str, kind: Type) -> str:
         return f"trino_timestamp_show({column})"
     if kind.name == "timestamptz":
         return f"trino_zoned_show({column})"
+    if kind.name == "time":
+        return f"trino_time_show({column})"
     if kind.name == "interval":
         return f"trino_interval_show({column})"
     if kind.name == "binary":

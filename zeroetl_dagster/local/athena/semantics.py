@@ -14,27 +14,16 @@ from sqlglot import exp
 from sqlglot.errors import OptimizeError
 from sqlglot.optimizer.scope import Scope, traverse_scope
 
-from zeroetl_dagster.local.athena import casts, checks
+from zeroetl_dagster.local.athena import casts, checks, comparisons, functions, lambdas, unnest
+from zeroetl_dagster.local.athena.build import call
+from zeroetl_dagster.local.athena.build import cast as _cast
 from zeroetl_dagster.local.athena.errors import Position, QueryFailed, not_supported
 from zeroetl_dagster.local.athena.formats import strftime_of_joda
 from zeroetl_dagster.local.athena.hive_types import Type
-from zeroetl_dagster.local.athena.inference import INTEGERS, ScopeTypes
-from zeroetl_dagster.local.athena.macros import RENAMED
+from zeroetl_dagster.local.athena.inference import FLOATS, INTEGERS, ScopeTypes
 
 _DIGITS = {"tinyint": 3, "smallint": 5, "int": 10, "bigint": 19}
-_FLOATS = ("double", "float")
 _DATE_UNITS = ("DAY", "WEEK", "MONTH", "QUARTER", "YEAR")
-
-
-def call(name: str, *arguments: Any) -> Any:
-    """A DuckDB function by its own name."""
-    return exp.Anonymous(this=name, expressions=[_node(argument) for argument in arguments])
-
-
-def _node(value: Any) -> Any:
-    if isinstance(value, exp.Expression):
-        return value
-    return exp.Literal.string(value) if isinstance(value, str) else exp.Literal.number(value)
 
 
 class Rewriter:
@@ -49,20 +38,35 @@ class Rewriter:
 
         Raises `QueryFailed`.
         """
+        checks.refused(tree)
         try:
             scopes = traverse_scope(tree)
         except OptimizeError as error:
             raise QueryFailed(f"SYNTAX_ERROR: line 1:1: {error}") from None
         for scope in scopes:
-            self._rewrite_scope(scope)
+            if not isinstance(scope.expression, exp.Unnest):  # an UNNEST belongs to the SELECT around it
+                self._rewrite_scope(scope)
         return tree
 
     def _rewrite_scope(self, scope: Scope) -> None:
         if isinstance(scope.expression, exp.SetOperation):
             checks.set_operation(scope.expression, self._connection, self.position)
-        types = ScopeTypes(self._connection, scope)
+        for count, node in enumerate(_tables(scope.expression)):
+            if isinstance(node, exp.Unnest):
+                self._rewrite_unnest(node, ScopeTypes(self._connection, scope, tables=count))
+        self._rewrite_part(scope.expression, ScopeTypes(self._connection, scope))
+
+    def _rewrite_unnest(self, node: Any, types: ScopeTypes) -> None:
+        """Its arguments speak of the tables before it only; what it makes is not visited again."""
+        for argument in list(node.expressions):
+            holder = exp.Paren(this=argument.copy())
+            argument.replace(holder)
+            self._rewrite_part(holder, types)
+        node.replace(unnest.rewritten(node, types.of_all(node.expressions)))
+
+    def _rewrite_part(self, root: Any, types: ScopeTypes) -> None:
         levels: dict[int, list[Any]] = {}
-        _collect(scope.expression, levels)
+        _collect(root, levels)
         for height in sorted(levels):
             nodes = levels[height]
             types.of_all([operand for node in nodes for operand in _operands(node)])
@@ -77,27 +81,35 @@ class Rewriter:
         if rule is not None:
             return rule(node, types)
         if isinstance(node, exp.Anonymous):
-            return _anonymous(node, types)
+            return functions.rewritten(node, types, self.position, checks.family)
         return None
+
+
+def _tables(select: Any) -> list[Any]:
+    """FROM and JOINs in order."""
+    if not isinstance(select, exp.Select) or select.args.get("from_") is None:
+        return []
+    return [select.args["from_"].this, *(join.this for join in select.args.get("joins") or [])]
 
 
 def _collect(root: Any, levels: dict[int, list[Any]]) -> None:
     """The nodes of a SELECT by how many of them are nested in each; nested queries are scopes of their own."""
 
-    def height_of(node: Any) -> int:
-        height = -1
-        for child in node.iter_expressions():
+    def height_of(node: Any, least: int) -> int:
+        height = least
+        # a lambda's variables have the types of the arguments before it, so those come first
+        for child in sorted(node.iter_expressions(), key=lambda child: isinstance(child, exp.Lambda)):
             if isinstance(child, (exp.Subquery, exp.CTE, exp.With)) or (
                 isinstance(child, exp.Query) and child is not root
             ):
                 continue
-            height = max(height, height_of(child))
+            height = max(height, height_of(child, height if isinstance(child, exp.Lambda) else least))
         if type(node) in _RULES or isinstance(node, (exp.Anonymous, *checks.CHECKED)):
             height += 1
             levels.setdefault(height, []).append(node)
         return height
 
-    height_of(root)
+    height_of(root, -1)
 
 
 def _operands(node: Any) -> list[Any]:
@@ -132,7 +144,7 @@ def _divide(node: Any, types: ScopeTypes) -> Any:
         return None
     if left.name in INTEGERS and right.name in INTEGERS:
         return exp.paren(exp.Div(this=_wrapped(node.this), expression=_nonzero(node)), copy=False)
-    if left.name in _FLOATS or right.name in _FLOATS:
+    if left.name in FLOATS or right.name in FLOATS:
         divided = call("trino_double_divide", _cast(node.this, "DOUBLE"), _cast(node.expression, "DOUBLE"))
         return _cast(divided, "REAL") if left.name == right.name == "float" else divided
     if _is_exact(left) and _is_exact(right):
@@ -193,6 +205,7 @@ def _date_add(node: Any, types: ScopeTypes) -> Any:
 
 
 def _date_trunc(node: Any, types: ScopeTypes) -> Any:
+    """A date's stays a date; DuckDB makes a time of it."""
     kind = types.of(node.this)
     return _cast(node.copy(), "DATE") if kind is not None and kind.name == "date" else None
 
@@ -308,53 +321,45 @@ def _json_scalar(node: Any, types: ScopeTypes) -> Any:
     return call("trino_json_scalar", node.this, text)
 
 
+def _json_extract(node: Any, types: ScopeTypes) -> Any:
+    path = node.expression
+    text = path.sql(dialect="duckdb").strip("'") if isinstance(path, exp.JSONPath) else path
+    return call("trino_json_extract", node.this, text)
+
+
 def _bracket(node: Any, types: ScopeTypes) -> Any:
     """`a[i]` fails outside of its bounds; `element_at(a, i)` does not."""
     if node.args.get("safe") or len(node.expressions) != 1 or _in_try(node):
         return None
     kind, index = types.of(node.this), node.expressions[0]
-    if kind is None or kind.name not in ("array", "map"):
+    if kind is None or kind.name not in ("array", "map", "struct"):
         return None
     literal = index.this if isinstance(index, exp.Neg) else index
     if isinstance(literal, exp.Literal) and literal.is_int:  # sqlglot counts literal subscripts from 0
         index = exp.Literal.number(int(literal.name) * (-1 if literal is not index else 1) + 1)
+    if kind.name == "struct":
+        return _field_at(node.this, kind, index)
     return call("trino_item" if kind.name == "array" else "trino_entry", node.this, index)
 
 
+def _field_at(row: Any, kind: Type, index: Any) -> Any:
+    if not (isinstance(index, exp.Literal) and index.is_int and 0 < int(index.name) <= len(kind.fields)):
+        raise QueryFailed(f"TYPE_MISMATCH: Row index must be between 1 and {len(kind.fields)}")
+    return call("struct_extract", row, kind.fields[int(index.name) - 1])
+
+
 def _at_time_zone(node: Any, types: ScopeTypes) -> Any:
-    return _local_time(node.this, node.args["zone"])
-
-
-def _local_time(value: Any, zone: Any) -> Any:
-    """The clock on the wall of that zone: DuckDB has no zone in its values, so only the fields are right."""
-    return exp.paren(exp.AtTimeZone(this=_cast(value, "TIMESTAMPTZ"), zone=zone.copy()), copy=False)
+    return functions.local_time(node.this, node.args["zone"])
 
 
 def _reduce(node: Any, types: ScopeTypes) -> Any:
+    """`reduce(a, s, f, g)` is g of `reduce(a, s, f)`."""
     finish = node.args.get("finish")
-    if finish is not None:
-        names = [name.name for name in finish.expressions]
-        if not (isinstance(finish.this, exp.Identifier) and [finish.this.name] == names):
-            raise not_supported("reduce with a finishing function")
-        node.set("finish", None)
-    return None
-
-
-def _anonymous(node: Any, types: ScopeTypes) -> Any:
-    name = node.name.lower()
-    arguments = list(node.expressions)
-    if name == "at_timezone" and len(arguments) == 2:
-        return _local_time(*arguments)
-    if name == "format_datetime" and len(arguments) == 2:
-        return call("strftime", arguments[0], strftime_of_joda(_text_of(arguments[1], name)))
-    if name == "map_agg" and len(arguments) == 2:
-        pairs = exp.ArrayAgg(this=call("row", *arguments))
-        return call("map_from_entries", pairs)
-    if name in ("nan", "infinity") and not arguments:
-        return _cast(exp.Literal.string("NaN" if name == "nan" else "Infinity"), "DOUBLE")
-    if name in RENAMED:
-        return call(RENAMED[name], *arguments)
-    return None
+    if finish is None:
+        return None
+    made = node.copy()
+    made.set("finish", None)
+    return lambdas.replaced(finish.this, {finish.expressions[0].name.lower(): made})
 
 
 def _parse_datetime(node: Any, types: ScopeTypes) -> Any:
@@ -397,15 +402,62 @@ def _decimal(node: Any, precision: int, scale: int) -> Any:
     return _cast(node, f"DECIMAL({precision}, {scale})")
 
 
-def _cast(node: Any, kind: str) -> Any:
-    return exp.Cast(this=node.copy(), to=exp.DataType.build(kind, dialect="duckdb"))
-
-
 def _wrapped(node: Any) -> Any:
     return node.copy() if isinstance(node, (exp.Column, exp.Literal, exp.Paren, exp.Func)) else exp.paren(node)
 
 
+def _reverse(node: Any, types: ScopeTypes) -> Any:
+    kind = types.of(node.this)
+    return call("list_reverse", node.this) if kind is not None and kind.name == "array" else None
+
+
+def _size(node: Any, types: ScopeTypes) -> Any:
+    kind = types.of(node.this)
+    name = "cardinality" if kind is not None and kind.name == "map" else "len"
+    return _cast(call(name, node.this), "BIGINT")
+
+
+_EXTRACTED = {
+    "DAY_OF_MONTH": "DAY", "DAY_OF_WEEK": "ISODOW", "DOW": "ISODOW", "DAY_OF_YEAR": "DOY", "DOY": "DOY",
+    "YEAR_OF_WEEK": "ISOYEAR", "YOW": "ISOYEAR",
+}  # fmt: skip
+
+
+def _extract(node: Any, types: ScopeTypes) -> Any:
+    node.set("this", exp.var(_EXTRACTED.get(str(node.this).upper(), str(node.this))))
+
+
+def _unix_time(node: Any, types: ScopeTypes) -> Any:
+    zone = node.args.get("zone")
+    if zone is None:
+        return None
+    node.set("zone", None)
+    return functions.local_time(node, zone)
+
+
+def _pipes(node: Any, types: ScopeTypes) -> Any:
+    """An array and an element in either order."""
+    left, right = types.of_all([node.this, node.expression])
+    if left is None or right is None or (left.name == "array") == (right.name == "array"):
+        return None
+    if left.name == "array":
+        return call("list_append", node.this, node.expression)
+    return call("list_prepend", node.this, node.expression)
+
+
 _RULES: dict[type[Any], Callable[[Any, ScopeTypes], Any]] = {
+    exp.EQ: comparisons.rewritten,
+    exp.NEQ: comparisons.rewritten,
+    exp.GT: comparisons.rewritten,
+    exp.GTE: comparisons.rewritten,
+    exp.LT: comparisons.rewritten,
+    exp.LTE: comparisons.rewritten,
+    exp.DPipe: _pipes,
+    exp.Reverse: _reverse,
+    exp.ArraySize: _size,
+    exp.Extract: _extract,
+    exp.UnixToTime: _unix_time,
+    exp.JSONExtract: _json_extract,
     exp.Div: _divide,
     exp.Mod: _modulo,
     exp.Sub: _subtract,

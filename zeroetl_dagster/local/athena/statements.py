@@ -10,9 +10,10 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sqlglot import exp, parse
+from sqlglot import exp
 from sqlglot.errors import ParseError, TokenError
 
+from zeroetl_dagster.local.athena import trino
 from zeroetl_dagster.local.athena.errors import InvalidStatement
 
 Kind = Literal["DDL", "DML", "UTILITY"]
@@ -93,7 +94,7 @@ def values_query(values: Any) -> Any:
 
 def _tree(text: str) -> Any:
     try:
-        trees = [tree for tree in parse(text, dialect="athena") if tree is not None]
+        trees = trino.read_all(text)
     except ParseError as error:
         raise InvalidStatement(_worded(text, error)) from None
     except TokenError as error:
@@ -136,7 +137,7 @@ def _bound(text: str, parameters: list[str]) -> str:
 def _parameter(value: str) -> str:
     """A parameter is an expression of literals; plain text that is none is text (as PyAthena's users expect)."""
     try:
-        tree = parse(f"SELECT {value}", dialect="athena")[0]
+        tree = trino.read_all(f"SELECT {value}")[0]
         assert tree is not None
         made = tree.expressions[0]
         if (
@@ -145,7 +146,7 @@ def _parameter(value: str) -> str:
             and not made.find(exp.Column, exp.Query, exp.Alias)
         ):
             return f"({value})" if isinstance(made, exp.Binary) else value
-    except (ParseError, TokenError, IndexError, AssertionError, AttributeError):
+    except (ParseError, TokenError, InvalidStatement, IndexError, AssertionError, AttributeError):
         pass
     return "'" + value.replace("'", "''") + "'"
 
