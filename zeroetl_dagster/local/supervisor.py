@@ -29,6 +29,7 @@ import psutil
 from zeroetl_dagster.local.folder import DataFolder
 
 MARK = "ZEROETL_PROCESS_OF"
+OWNER = "ZEROETL_OWNER"  # process id of the program that started a supervisor for itself, and ends it
 REGION = "ap-northeast-1"  # not us-east-1: AWS CLI v1 ignores AWS_ENDPOINT_URL there for rds and sqs
 READY_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 30.0
@@ -168,15 +169,32 @@ def start_detached(folder: DataFolder, *, port: int | None, extra_env: dict[str,
             env={**os.environ, **(extra_env or {})},
         )
     deadline = time.monotonic() + READY_TIMEOUT_SECONDS
-    while time.monotonic() < deadline:
-        # The server of a supervisor that was killed answers until the new one has ended it: that is not ours.
-        if (found := running(folder)) and found.started_at >= began:
-            return found
-        if process.poll() is not None:
-            raise StartFailed(_tail(log_path, said_before).removeprefix("Error: "))
-        time.sleep(0.05)
-    process.terminate()
-    raise StartFailed(f"no answer within {READY_TIMEOUT_SECONDS:.0f} s; see {folder.log_path}")
+    try:
+        while time.monotonic() < deadline:
+            # The server of a supervisor that was killed answers until the new one has ended it: that is not ours.
+            if (found := running(folder)) and found.started_at >= began:
+                return found
+            if process.poll() is not None:
+                raise StartFailed(_tail(log_path, said_before).removeprefix("Error: "))
+            time.sleep(0.05)
+        raise StartFailed(f"no answer within {READY_TIMEOUT_SECONDS:.0f} s; see {folder.log_path}")
+    except BaseException:  # Ctrl-C too: nobody would end it later
+        process.terminate()
+        process.wait()
+        raise
+
+
+def end_orphan(folder: DataFolder) -> bool:
+    """End an embedded AWS that a program started for itself and could not end (kill -9); False when there is none."""
+    pid = supervisor_of(folder)
+    if not pid:
+        return False
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        owner = process.environ().get(OWNER)
+        if owner is not None and process.ppid() != int(owner):  # a process whose parent ended gets another one
+            return stop(folder)
+    return False
 
 
 def stop(folder: DataFolder) -> bool:

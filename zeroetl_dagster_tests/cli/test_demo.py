@@ -10,14 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from zeroetl_dagster.cli import main
 from zeroetl_dagster.cli.demo import comparison, dagster_dev, lake, story
 from zeroetl_dagster.cli.demo.comparison import Comparison, Side
 from zeroetl_dagster.cli.demo.dagster_dev import Check, DagsterDev, DagsterDevError, PortTaken
 from zeroetl_dagster.local.folder import DataFolder
 from zeroetl_dagster.local.supervisor import free_port
+from zeroetl_dagster_tests.cli.conftest import Shell
 
 ROWS = [(1, Decimal("2.5")), (2, Decimal(3))]
 
@@ -117,9 +116,8 @@ def test_a_port_lost_to_another_program_becomes_another_unless_it_was_asked_for(
 def test_a_port_in_use_is_said_before_anything_starts(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        found = CliRunner().invoke(main, ["demo", "--data-dir", str(tmp_path / "aws"), "--port", str(port)])
-    assert found.exit_code == 1
-    assert found.output == f"Error: {PortTaken(port)}\n"
+        found = Shell(tmp_path).run("demo", "--data-dir", "aws", "--port", str(port))
+    assert found == (1, f"Error: {PortTaken(port)}\n")
     assert not (tmp_path / "aws").exists()
 
 

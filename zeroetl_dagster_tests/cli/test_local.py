@@ -185,7 +185,7 @@ def test_a_killed_supervisor_leaves_a_server_that_the_next_up_takes_over_from(sh
     code, written = shell.local("up", "--detach")
     assert code == 0, written
     assert f"ready at {before.endpoint_url}" in written
-    assert running(shell).pid != before.pid and not psutil.pid_exists(before.pid)
+    assert before.pid not in {running(shell).pid, *(one.pid for one in supervisor.processes_of(folder))}
     assert listings(shell) == rows
 
 
@@ -202,6 +202,47 @@ def test_down_ends_one_that_runs_in_the_foreground_and_all_of_its_children(shell
     process.communicate(timeout=30)
     assert process.returncode == 0
     assert [pid for pid in mine if psutil.pid_exists(pid)] == []
+
+
+OWNER_PROGRAM = """
+import os, sys, time
+from pathlib import Path
+from zeroetl_dagster.local import supervisor
+from zeroetl_dagster.local.folder import DataFolder
+settings = {supervisor.OWNER: str(os.getpid())}
+print(supervisor.start_detached(DataFolder(Path(sys.argv[1])), port=None, extra_env=settings).pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_what_a_killed_owner_left_is_ended_by_the_next_one_and_by_nobody_while_it_lives(shell: Shell) -> None:
+    """`zeroetl demo` owns its embedded AWS."""
+    shell.local("down")
+    folder = DataFolder(shell.data)
+    command = [sys.executable, "-c", OWNER_PROGRAM, str(shell.data)]
+    owner = subprocess.Popen(command, env=shell.environment(), stdout=subprocess.PIPE, text=True)
+    try:
+        assert owner.stdout is not None
+        server = int(owner.stdout.readline())
+        code, written = shell.run("demo", "--data-dir", str(shell.data))
+        assert code == 1 and f"already runs on {shell.data}" in written
+        assert not supervisor.end_orphan(folder) and running(shell).pid == server
+    finally:
+        owner.kill()
+        owner.wait()
+    assert running(shell).pid == server
+    assert supervisor.end_orphan(folder)
+    assert supervisor.running(folder) is None and supervisor.processes_of(folder) == []
+    assert not supervisor.end_orphan(folder)
+
+
+def test_what_a_user_started_is_no_orphan(shell: Shell) -> None:
+    assert shell.local("up", "--detach")[0] == 0  # whose process has ended
+    assert not supervisor.end_orphan(DataFolder(shell.data))
+    assert running(shell)
+    code, written = shell.run("demo", "--data-dir", str(shell.data))
+    assert code == 1 and f"already runs on {shell.data}" in written
+    assert running(shell)
 
 
 # ---- one that does not run -------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def command(folder: DataFolder, once: bool, port: int | None, scale: float, tps:
             if not once:
                 demo.stay()
     except KeyboardInterrupt:
-        click.echo("\nstopped; the data stays (zeroetl local reset deletes it)")
+        click.echo(f"\nstopped; the data stays (zeroetl local reset --data-dir {folder.root} deletes it)")
         raise SystemExit(130 if once else 0) from None
     except (AlreadyRunning, StartFailed, DagsterDevError, LandscapeError) as error:
         raise click.ClickException(str(error)) from None

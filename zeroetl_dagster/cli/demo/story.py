@@ -38,7 +38,6 @@ class Demo:
     def __exit__(self, *_: object) -> None:
         for undo in reversed(self._undo):
             undo()
-        supervisor.end_leftovers(self.folder)
 
     def say(self, text: str) -> None:
         click.echo(f"[{time.monotonic() - self.began:6.1f} s] {text}")
@@ -63,8 +62,11 @@ class Demo:
         raise DagsterDevError(f"dagster dev ended with {self.dagster.process.returncode}; see {self.dagster.log}")
 
     def _start_aws(self) -> None:
+        if supervisor.end_orphan(self.folder):
+            self.say("ended what a demo that was killed had left running")
         self.say("starting the embedded AWS")
-        found = supervisor.start_detached(self.folder, port=None, extra_env={"ZEROETL_METRICS_INTERVAL_SECONDS": "2"})
+        settings = {"ZEROETL_METRICS_INTERVAL_SECONDS": "2", supervisor.OWNER: str(os.getpid())}
+        found = supervisor.start_detached(self.folder, port=None, extra_env=settings)
         self._undo.append(lambda: supervisor.stop(self.folder))
         self.say(f"AWS endpoint {found.endpoint_url}, data in {self.folder.root}")
         self.aws = landscape.session(self.folder, found.endpoint_url)
