@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import psycopg2
@@ -240,3 +242,24 @@ def test_like_copies_not_null_and_the_defaults_that_are_asked_for(sql: Sql) -> N
             sql(f"INSERT INTO {table} (kind) VALUES ('x')")
     assert sql("SELECT kind FROM plain") == [(None,)]
     assert sql("SELECT kind FROM full_copy") == [("new",)]
+
+
+def test_floats_are_printed_with_postgresqls_digits(redshift: Redshift) -> None:
+    asked = "SELECT 0.1::FLOAT + 0.2::FLOAT, 0.1::REAL"
+    printed = psycopg2.extensions.new_type((700, 701), "PRINTED", lambda value, _: value)
+    with closing(redshift.psycopg2()) as connection, connection.cursor() as cursor:
+        psycopg2.extensions.register_type(printed, cursor)
+        cursor.execute(asked)
+        assert cursor.fetchall() == [("0.3", "0.1")]
+        cursor.execute("SET extra_float_digits TO 2")
+        cursor.execute(asked)
+        assert cursor.fetchall() == [("0.30000000000000004", "0.1")]
+
+
+def test_a_string_that_is_inserted_is_read_as_the_columns_type(sql: Sql) -> None:
+    sql("CREATE TEMP TABLE read (day DATE, at TIMESTAMP, number INT)")
+    sql("INSERT INTO read VALUES ('2/3/2008', 'Feb 3, 2008 11:12', '7')")
+    sql("UPDATE read SET day = 'Mar 1, 2008' WHERE day = '02/03/2008'")
+    assert sql("SELECT * FROM read") == [(dt.date(2008, 3, 1), dt.datetime(2008, 2, 3, 11, 12), 7)]
+    with pytest.raises(redshift_connector.Error, match="invalid input syntax for integer"):
+        sql("INSERT INTO read (number) VALUES ('7.5')")

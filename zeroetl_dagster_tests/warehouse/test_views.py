@@ -143,7 +143,7 @@ def test_a_change_that_is_rolled_back_makes_nothing_stale(sql: Sql, stage: None)
 def test_a_refresh_in_a_transaction_is_part_of_it(redshift: Redshift, sql: Sql, stage: None) -> None:
     sql("CREATE MATERIALIZED VIEW kept AS SELECT SUM(a) AS s FROM base")
     sql("CREATE MATERIALIZED VIEW whole AS SELECT DISTINCT a FROM base")
-    states = dict(sql("SELECT name, state FROM svv_mv_info WHERE schema_name = 'stage'"))
+    states: dict[str, int] = dict(sql("SELECT name, state FROM svv_mv_info WHERE schema_name = 'stage'"))
     assert states == {"kept": 1, "whole": 0}  # incremental, full
     sql("BEGIN")
     sql("INSERT INTO base VALUES (5, 'y')")
@@ -204,7 +204,7 @@ def test_it_cannot_be_refreshed_once_a_base_has_another_shape(
     sql("CREATE MATERIALIZED VIEW mv AS SELECT a FROM base")
     sql("CREATE MATERIALIZED VIEW fine AS SELECT b FROM base")
     sql(f"ALTER TABLE base {change}")
-    states = dict(sql("SELECT name, state FROM svv_mv_info WHERE schema_name = 'stage'"))
+    states: dict[str, int] = dict(sql("SELECT name, state FROM svv_mv_info WHERE schema_name = 'stage'"))
     assert states == {"mv": state, "fine": state if state == 103 else 1}
     assert refused(sql, "REFRESH MATERIALIZED VIEW mv") == (
         "XX000", f"Materialized view mv is unrefreshable: {words}. Recreate it"

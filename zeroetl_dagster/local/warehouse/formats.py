@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 
 from sqlglot import exp
@@ -88,22 +89,89 @@ def _piece(token: str, subject: str, plain: bool) -> str:
     return f"rpad({printed}, {_PADDED[token]}, ' ')" if token in _PADDED else printed
 
 
-def _parsed(value: exp.Expr, pattern: exp.Expr, what: str) -> str:
+# Parts that may be too large where a format is not strict: June 31 is July 1.
+_OVERFLOWING = {
+    "YYYY": "to_years(CAST({0} AS INTEGER) - 1)", "MM": "to_months(CAST({0} AS INTEGER) - 1)",
+    "DD": "to_days(CAST({0} AS INTEGER) - 1)", "HH24": "to_hours(CAST({0} AS BIGINT))",
+    "MI": "to_minutes(CAST({0} AS BIGINT))", "SS": "to_seconds(CAST({0} AS DOUBLE))",
+}  # fmt: skip
+
+
+def _parsed(value: exp.Expr, pattern: exp.Expr, what: str, strict: bool) -> str:
+    tokens = [token for token in _tokens(pattern, what) if token.upper() != "FM"]
     code = ""
-    for token in _tokens(pattern, what):
+    for token in tokens:
         if token in _COMPUTED:
             raise not_implemented(f"{token} in a format of {what}")
-        if token.upper() != "FM":
-            code += _PRINTED.get(token, (token.strip('"') if len(token) > 1 else token).replace("%", "%%"))
-    return f"strptime({value.sql('duckdb')}, {_quoted(code)})"
+        code += _PRINTED.get(token, _plain(token).replace("%", "%%"))
+    subject = value.sql("duckdb")
+    exactly = f"strptime({subject}, {_quoted(code)})"
+    if strict or "YYYY" not in tokens or any(one in _PRINTED and one not in _OVERFLOWING for one in tokens):
+        return exactly
+    shape = "".join(rf"(\d{{1,{len(one[:4])}}})" if one in _OVERFLOWING else re.escape(_plain(one)) for one in tokens)
+    parts = [one for one in tokens if one in _OVERFLOWING]
+    digits = [f"regexp_extract({subject}, {_quoted(shape)}, {at})" for at in range(1, len(parts) + 1)]
+    added = " + ".join(_OVERFLOWING[part].format(digit) for part, digit in zip(parts, digits, strict=True))
+    return (
+        f"CASE WHEN try_strptime({subject}, {_quoted(code)}) IS NULL AND regexp_full_match({subject}, "
+        f"{_quoted(shape)}) THEN TIMESTAMP '0001-01-01' + {added} ELSE {exactly} END"
+    )
 
 
-def to_date(value: exp.Expr, pattern: exp.Expr) -> exp.Expr:
-    return _sql(f"CAST({_parsed(value, pattern, 'TO_DATE')} AS DATE)")
+def _plain(token: str) -> str:
+    """Text of a format that stands for itself."""
+    return token.strip('"') if len(token) > 1 else token
 
 
-def to_timestamp(value: exp.Expr, pattern: exp.Expr) -> exp.Expr:
-    return _sql(f"CAST({_parsed(value, pattern, 'TO_TIMESTAMP')} AS TIMESTAMPTZ)")
+def to_date(value: exp.Expr, pattern: exp.Expr, *, strict: bool) -> exp.Expr:
+    return _sql(f"CAST({_parsed(value, pattern, 'TO_DATE', strict)} AS DATE)")
+
+
+def to_timestamp(value: exp.Expr, pattern: exp.Expr, *, strict: bool) -> exp.Expr:
+    return _sql(f"CAST({_parsed(value, pattern, 'TO_TIMESTAMP', strict)} AS TIMESTAMPTZ)")
+
+
+# "Datetime literals": dates other than ISO's; the month comes first (DateStyle MDY).
+_DATES = (
+    "%m/%d/%Y", "%m/%d/%y", "%m-%d-%Y", "%Y/%m/%d", "%Y%m%d", "%Y.%j", "%B %d, %Y", "%b %d, %Y", "%B %d %Y", "%b %d %Y",
+    "%d %B %Y", "%d %b %Y", "%d-%b-%Y", "%d-%B-%Y", "%b-%d-%Y", "%Y-%b-%d",
+)  # fmt: skip
+_TIME = re.compile(
+    r"(.+?)(?:[ T](\d{1,2}:\d{2})(:\d{2}(?:\.\d+)?)?\s*([AP]M\b)?\s*([+-]\d{1,2}(?::?\d{2})?|[A-Z]\S*)?)?$", re.I
+)
+
+
+def moment(written: str) -> str:
+    """The text of a date or timestamp as DuckDB reads it; unchanged where it is none that is known here."""
+    found = _TIME.match(written.strip())
+    if found is None:
+        return written
+    day, clock, seconds, half, zone = found.groups()
+    date = _date(day)
+    if date is None:
+        return written
+    if clock is None:
+        return date
+    hour, minute = clock.split(":")
+    if half:
+        hour = str(int(hour) % 12 + (12 if half.upper() == "PM" else 0))
+    named = zone and zone[0] not in "+-" and zone.upper() != "Z"
+    return f"{date} {hour.zfill(2)}:{minute}{seconds or ':00'}{' ' if named else ''}{zone or ''}"
+
+
+def _date(written: str) -> str | None:
+    if re.fullmatch(r"\d{4}-\d{1,2}-\d{1,2}", written):
+        return written
+    today = dt.datetime.now(dt.UTC).date()
+    days = {"today": 0, "yesterday": -1, "tomorrow": 1}
+    if written.lower() in days:
+        return str(today + dt.timedelta(days=days[written.lower()]))
+    for code in _DATES:
+        try:
+            return str(dt.datetime.strptime(written, code).date())
+        except ValueError:
+            continue
+    return None
 
 
 _NUMBER = re.compile(r"(FM)?([L$]?)(S|MI|)([09,G]*)(?:([.D])([09]*))?(S|MI|PR|)$")
@@ -120,10 +188,15 @@ def number_to_char(value: exp.Expr, pattern: exp.Expr) -> exp.Expr:
     subject = f"abs(round(CAST({value.sql('duckdb')} AS DECIMAL(38, {len(decimals)})), {len(decimals)}))"
     grouped = "," if len(digits) != len(whole) else ""
     shown = f"format('{{:{grouped}.{len(decimals)}f}}', CAST({subject} AS DOUBLE))"
-    if "0" in digits:
+    if digits.startswith("0"):
         shown = f"lpad({shown}, {width}, '0')"
+    elif forced := len(digits.lstrip("9")):  # zeros stand from the first 0 on
+        least = forced + width - len(whole)
+        shown = f"lpad({shown}, greatest(length({shown}), {least})::INTEGER, '0')"
     elif decimals:
         shown = f"CASE WHEN {subject} < 1 THEN ltrim({shown}, '0') ELSE {shown} END"
+    if plain and (spare := len(decimals) - decimals.rfind("0") - 1):
+        shown = f"regexp_replace({shown}, '0{{1,{spare}}}$', '')"
     shown = f"(CASE WHEN length({shown}) > {width} THEN '{'#' * width}' ELSE {shown} END)"
     return _sql(_signed(value.sql("duckdb"), shown, width, plain, currency.replace("L", "$"), before, after))
 

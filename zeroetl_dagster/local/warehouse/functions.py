@@ -23,8 +23,8 @@ SAME = {
     for name in (
         "abs acos ascii asin atan atan2 cbrt ceil chr cos cot degrees exp floor greatest least left ln lower md5 "
         "pi power "
-        "radians random repeat replace reverse right round sha1 sign sin split_part sqrt tan translate upper bool_and "
-        "bool_or"
+        "radians random repeat replace reverse right round sha1 sign sin sqrt tan translate upper bool_and "
+        "bool_or grouping"
     ).split()
 } | {
     "ceiling": "ceil", "pow": "power", "dexp": "exp", "dlog1": "ln", "dlog10": "log10", "log": "log10",
@@ -39,7 +39,8 @@ _ALIASES = {
 NOT_HERE = frozenset(
     "array_concat array_contains array_distinct array_except array_flatten array_intersection array_position "
     "array_positions array_sort array_union bit_and bit_or bpcharcmp btext_pattern_cmp bttext_pattern_cmp checksum "
-    "collate crc32 current_aws_account current_namespace difference exp_model explain_model farmfingerprint64 "
+    "collate crc32 current_aws_account current_namespace "
+    "date_cmp_timestamp date_cmp_timestamptz difference exp_model explain_model farmfingerprint64 "
     "farmhash64 fnv_hash from_hex from_varbyte get_bit get_number_attributes h3_fromlonglat hex_to_string hll "
     "hll_cardinality hll_combine hll_create_sketch interval_cmp json_size last_user_query_id lower_attribute_names "
     "object_transform octetindex pg_cancel_backend pg_last_copy_count pg_last_copy_id pg_last_unload_count "
@@ -143,7 +144,13 @@ def _datediff(arguments: Arguments) -> exp.Expr:
 
 
 def _date_trunc(arguments: Arguments) -> exp.Expr:
-    return call("date_trunc", text(part_of(arguments[0], span=True)), arguments[1])
+    part, moment = part_of(arguments[0], span=True), arguments[1]
+    if part not in ("century", "millennium"):
+        return call("date_trunc", text(part), moment)
+    # They begin with the year 1, DuckDB's with the year 0.
+    year = duck("to_years", exp.Literal.number(1))
+    earlier = exp.Paren(this=exp.Sub(this=_moment(moment), expression=year))
+    return exp.Paren(this=exp.Add(this=call("date_trunc", text(part), earlier), expression=year.copy()))
 
 
 def extract(part: str, moment: exp.Expr, *, as_double: bool) -> exp.Expr:
@@ -190,6 +197,10 @@ def _optional(arguments: Sequence[exp.Expr], index: int) -> exp.Expr | None:
     return arguments[index] if len(arguments) > index else None
 
 
+def _is_true(flag: exp.Expr | None) -> bool:
+    return flag is not None and flag.sql().lower() == "true"
+
+
 def _regexp_count(arguments: Arguments) -> exp.Expr:
     pattern = _pattern(arguments[1], _optional(arguments, 3), "REGEXP_COUNT")
     found = duck("regexp_extract_all", _at(arguments[0], _optional(arguments, 2)), pattern)
@@ -205,9 +216,20 @@ def _regexp_substr(arguments: Arguments) -> exp.Expr:
     return call("_or_empty", duck("list_extract", found, occurrence), arguments[0].copy())
 
 
+def _regexp_instr(arguments: Arguments) -> exp.Expr:
+    if any(one.name != plain for one, plain in zip(arguments[2:5], ("1", "1", "0"), strict=False)):
+        raise not_implemented("REGEXP_INSTR with another position, occurrence or option than 1, 1 and 0")
+    return call("regexp_instr", arguments[0], _pattern(arguments[1], _optional(arguments, 5), "REGEXP_INSTR"))
+
+
 def _regexp_replace(arguments: Arguments) -> exp.Expr:
-    if (position := _optional(arguments, 3)) is not None and position.name != "1":
-        raise not_implemented("REGEXP_REPLACE from another position than 1")
+    position = int(literal_of(arguments[3], "a position of REGEXP_REPLACE")) if len(arguments) > 3 else 1
+    if position > 1:
+        subject, *rest = arguments
+        rest[2] = exp.Literal.number(1)
+        before = duck("left", subject, exp.Literal.number(position - 1))
+        after = _regexp_replace([call("substr", subject.copy(), exp.Literal.number(position)), *rest])
+        return exp.Paren(this=exp.DPipe(this=before, expression=after))
     pattern = _pattern(arguments[1], _optional(arguments, 4), "REGEXP_REPLACE")
     by = _optional(arguments, 2) or text("")
     if isinstance(by, exp.Literal):
@@ -238,7 +260,7 @@ def _nvl2(arguments: Arguments) -> exp.Expr:
 
 def _lenient(subject: exp.Expr, flag: exp.Expr | None) -> exp.Expr:
     """Text as JSON; what is none is NULL where the function's last argument says so, an error otherwise."""
-    return call("_json_or_null" if flag is not None and flag.sql().lower() == "true" else "_json", subject)
+    return call("_json_or_null" if _is_true(flag) else "_json", subject)
 
 
 def _json_path(arguments: Arguments) -> exp.Expr:
@@ -267,11 +289,14 @@ BUILDERS: dict[str, tuple[int, int, Callable[[Arguments], exp.Expr]]] = {
     "dateadd": (3, 3, _dateadd), "datediff": (3, 3, _datediff), "date_trunc": (2, 2, _date_trunc),
     "date_part": (2, 2, lambda a: extract(part_of(a[0]), a[1], as_double=True)),
     "concat": (2, 2, _concat), "sha2": (2, 2, _sha2), "regexp_count": (2, 4, _regexp_count),
-    "regexp_substr": (2, 5, _regexp_substr), "regexp_replace": (2, 5, _regexp_replace),
+    "regexp_instr": (2, 6, _regexp_instr), "regexp_substr": (2, 5, _regexp_substr),
+    "regexp_replace": (2, 5, _regexp_replace),
     "json_extract_path_text": (2, 7, _json_path), "json_extract_array_element_text": (2, 3, _json_element),
     "json_array_length": (1, 2, _json_length), "json_parse": (1, 1, lambda a: call("_json", a[0])),
-    "to_date": (2, 3, lambda a: formats.to_date(a[0], a[1])),
-    "to_timestamp": (2, 3, lambda a: formats.to_timestamp(a[0], a[1])),
+    "to_date": (2, 3, lambda a: formats.to_date(a[0], a[1], strict=_is_true(_optional(a, 2)))),
+    "to_timestamp": (2, 3, lambda a: formats.to_timestamp(a[0], a[1], strict=_is_true(_optional(a, 2)))),
+    "add_months": (2, 2, lambda a: call("add_months", _moment(a[0]), a[1])),
+    "months_between": (2, 2, lambda a: call("months_between", _moment(a[0]), _moment(a[1]))),
     "to_number": (2, 2, lambda a: formats.to_number(a[0], a[1])),
     "array": (0, 1000, lambda a: duck("json_array", *a)), "object": (0, 1000, lambda a: duck("json_object", *a)),
     "split_to_array": (1, 2, _split_to_array), "decode": (3, 1000, _decode),

@@ -14,6 +14,14 @@ def _cases(subject: str, answers: dict[str, object], otherwise: str) -> str:
     return f"CASE {subject} {whens} ELSE {otherwise} END"
 
 
+def _float_text(digits: int) -> str:
+    return (
+        "CASE WHEN isnan(x) THEN 'NaN' WHEN isinf(x) THEN CASE WHEN x > 0 THEN 'Infinity' ELSE '-Infinity' END "
+        f"ELSE format('{{:.{digits}g}}', CAST(x AS DOUBLE)) END"
+    )
+
+
+_INTEGER = r"regexp_full_match(trim(s), '[+-]?\d+')"
 _WORD = "trim(regexp_replace(lower(t), '\\(.*\\)', ''))"  # of a declared type, without its length
 # Name to its bodies: parameters and DuckDB's SQL. Several differ in the number of arguments, or in their types.
 MACROS: dict[str, list[tuple[str, str]]] = {
@@ -28,11 +36,11 @@ MACROS: dict[str, list[tuple[str, str]]] = {
     "lpad": [("s, n", "lpad(s, CAST(n AS INTEGER), ' ')"), ("s, n, fill", "lpad(s, CAST(n AS INTEGER), fill)")],
     "rpad": [("s, n", "rpad(s, CAST(n AS INTEGER), ' ')"), ("s, n, fill", "rpad(s, CAST(n AS INTEGER), fill)")],
     "substr": [
-        ("s, start", "substring(s, greatest(start, 1))"),
+        ("s, start", "substring(CAST(s AS VARCHAR), greatest(start, 1))"),
         (
             "s, start, n",
             f"CASE WHEN n < 0 THEN error('{RAISED}22011:negative substring length not allowed') ELSE "
-            "substring(s, greatest(start, 1), greatest(n + least(start - 1, 0), 0)) END",
+            "substring(CAST(s AS VARCHAR), greatest(start, 1), greatest(n + least(start - 1, 0), 0)) END",
         ),
     ],
     "initcap": [
@@ -74,7 +82,23 @@ MACROS: dict[str, list[tuple[str, str]]] = {
             "i -> strlen(left(s, i)) <= n))) END",
         )
     ],
-    "_float_text": [("x", r"regexp_replace(CAST(x AS VARCHAR), '\.0$', '')")],
+    # a float's digits are PostgreSQL's: 15, and 6 of a REAL
+    "_float_text": [("x FLOAT", _float_text(6)), ("x DOUBLE", _float_text(15))],
+    "_integer_text": [
+        (
+            "s",
+            f"CASE WHEN s IS NULL OR {_INTEGER} THEN s "
+            f"""ELSE error('{RAISED}22P02:invalid input syntax for integer: "' || s || '"') END""",
+        )
+    ],
+    "_integer_or_null": [("s", f"CASE WHEN {_INTEGER} THEN s END")],
+    "split_part": [
+        (
+            "s, d, n",
+            f"CASE WHEN n < 1 THEN error('{RAISED}22023:field position must be greater than zero') "
+            "ELSE split_part(s, d, n) END",
+        )
+    ],
     "_fits": [
         (
             "s, n, name",

@@ -30,9 +30,12 @@ _NATIVE = (
 TYPED_CALLS = ("to_char", "trunc")
 _REFUSED: dict[type[exp.Expr], str] = {
     exp.Pivot: "PIVOT and UNPIVOT", exp.Connect: "CONNECT BY", exp.MatchRecognize: "MATCH_RECOGNIZE",
-    exp.TableSample: "TABLESAMPLE",
+    exp.TableSample: "TABLESAMPLE", exp.ApproxQuantile: "APPROXIMATE PERCENTILE_DISC",
 }  # fmt: skip
-_FOREIGN = (exp.Lambda, exp.Struct, exp.Map, exp.ToMap, exp.Slice, exp.JSONExtract, exp.JSONExtractScalar, exp.Kwarg)
+_FOREIGN = (
+    exp.Lambda, exp.Struct, exp.Map, exp.ToMap, exp.Slice, exp.JSONExtract, exp.JSONExtractScalar, exp.Kwarg,
+    exp.Filter, exp.Glob,
+)  # fmt: skip
 _NEEDS_FRAME = (
     exp.Sum, exp.Avg, exp.Count, exp.Min, exp.Max, exp.Stddev, exp.StddevPop, exp.StddevSamp, exp.Variance,
     exp.VariancePop, exp.FirstValue, exp.LastValue, exp.NthValue,
@@ -58,7 +61,9 @@ def _meant(node: exp.Expr, session: SessionFunctions, user: str) -> exp.Expr:
     for kind, what in _REFUSED.items():
         if isinstance(node, kind):
             raise not_implemented(what)
-    if isinstance(node, _FOREIGN):
+    if isinstance(node, exp.Distinct) and node.args.get("on"):
+        raise SqlError("0A000", "SELECT DISTINCT ON is not supported")
+    if isinstance(node, _FOREIGN) and not node.meta.get("ours"):
         raise SqlError("42601", f'syntax error at or near "{node.sql("redshift")[:40]}"')
     if isinstance(node, exp.Anonymous):
         return _called(node, session)
@@ -69,6 +74,8 @@ def _meant(node: exp.Expr, session: SessionFunctions, user: str) -> exp.Expr:
     if isinstance(node, exp.CurrentSchema):
         return session["current_schema"]([])
     if isinstance(node, exp.Func) and not isinstance(node, _NATIVE) and not node.meta.get("ours"):
+        if (name := node.sql_name().lower()) in session:
+            return session[name]([])
         return functions.known(node.sql_name().lower(), list(node.flatten()))
     return node
 
@@ -89,7 +96,7 @@ def _called(node: exp.Anonymous, session: SessionFunctions) -> exp.Expr:
 
 def _window(node: exp.Window) -> exp.Expr:
     inner = node.this
-    while isinstance(inner, exp.IgnoreNulls | exp.RespectNulls):
+    while isinstance(inner, exp.IgnoreNulls | exp.RespectNulls | exp.Filter):
         inner = inner.this
     if isinstance(inner, _NEEDS_FRAME) and node.args.get("order") and not node.args.get("spec"):
         raise SqlError("42601", "Aggregate window functions with an ORDER BY clause require a frame clause")
@@ -131,7 +138,26 @@ def _group_concat(node: exp.GroupConcat) -> exp.Expr:
         node.set("separator", separator)
     if not node.args.get("separator"):
         node.set("separator", text(""))
-    return node
+    return node if isinstance(node.parent, exp.WithinGroup) else _of_more_than_nothing(node, node)
+
+
+def _within_group(node: exp.WithinGroup) -> exp.Expr:
+    return _of_more_than_nothing(node, node.this) if isinstance(node.this, exp.GroupConcat) else node
+
+
+def _of_more_than_nothing(whole: exp.Expr, listagg: exp.GroupConcat) -> exp.Expr:
+    """LISTAGG ignores empty strings."""
+    value = listagg.this.expressions[0] if isinstance(listagg.this, exp.Distinct) else listagg.this
+    told = exp.GT(this=duck("length", functions.cast(value.copy(), "VARCHAR")), expression=exp.Literal.number(0))
+    made = exp.Filter(this=whole, expression=exp.Where(this=told))
+    told.meta["ours"] = made.meta["ours"] = True
+    return made
+
+
+def _nullif(node: exp.Nullif) -> exp.Expr:
+    """As the comparison that it is, for typed.py."""
+    same = exp.EQ(this=node.this, expression=node.expression)
+    return exp.Case(ifs=[exp.If(this=same, true=exp.null())], default=node.this.copy())
 
 
 def _current_timestamp(node: exp.CurrentTimestamp) -> exp.Expr:
@@ -183,6 +209,8 @@ _MEANINGS: dict[type[exp.Expr], Callable[..., exp.Expr]] = {
     exp.Trim: _trim,
     exp.Extract: _extract,
     exp.GroupConcat: _group_concat,
+    exp.WithinGroup: _within_group,
+    exp.Nullif: _nullif,
     exp.CurrentTimestamp: _current_timestamp,
     exp.Unnest: _unnest,
     exp.Bracket: _bracket,

@@ -97,7 +97,7 @@ def _above_aggregates(node: exp.Expr, scope: exp.Expr) -> bool:
 
 def _windowed(node: exp.Expr) -> bool:
     parent = node.parent
-    while isinstance(parent, exp.IgnoreNulls | exp.RespectNulls | exp.WithinGroup):
+    while isinstance(parent, exp.IgnoreNulls | exp.RespectNulls | exp.WithinGroup | exp.Filter):
         parent = parent.parent
     return isinstance(parent, exp.Window)
 

@@ -14,6 +14,7 @@ from zeroetl_dagster.local.warehouse.errors import SqlError
 from zeroetl_dagster.local.warehouse.functions import call, text
 from zeroetl_dagster.local.warehouse.relations import Column, Relation
 from zeroetl_dagster.local.warehouse.session import Cursor, Result, Session
+from zeroetl_dagster.local.warehouse.typed import literal_as
 from zeroetl_dagster.local.warehouse.types import MAX_VARCHAR, RedshiftType
 
 
@@ -156,6 +157,8 @@ def _insert_values(
 
 def fitting(value: exp.Expr, kind: RedshiftType) -> exp.Expr:
     """The value as a column of that type holds it: text that is too long is refused, CHAR without trailing blanks."""
+    if isinstance(value, exp.Literal) and value.is_string and not kind.is_text:
+        return literal_as(value, kind.duckdb)
     if not kind.is_text or isinstance(value, exp.Null | exp.Var):
         return value
     size = kind.size or MAX_VARCHAR

@@ -17,11 +17,12 @@ from zeroetl_dagster.local.warehouse.errors import SqlError
 from zeroetl_dagster.local.warehouse.functions import call, cast, duck, text
 from zeroetl_dagster.local.warehouse.meaning import TYPED_CALLS
 from zeroetl_dagster.local.warehouse.probing import Describe, Type, is_scope, own_nodes, types_of
+from zeroetl_dagster.local.warehouse.types import RedshiftType
 
 _INTEGERS = {"TINYINT": 3, "SMALLINT": 5, "INTEGER": 10, "BIGINT": 19, "HUGEINT": 38}  # digits
 _FLOATS = ("FLOAT", "DOUBLE")
 _COMPARISONS = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.NullSafeEQ, exp.NullSafeNEQ)
-_MOMENTS = ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE")
+_MOMENTS = ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ")
 
 
 def with_types(tree: exp.Expr, describe: Describe) -> exp.Expr:
@@ -76,8 +77,14 @@ def _operands(node: exp.Expr) -> list[exp.Expr]:
         return _compared([node.this, *node.expressions])
     if isinstance(node, exp.Between):
         return _compared([node.this, node.args["low"], node.args["high"]])
+    if isinstance(node, exp.Case) and node.this is not None:
+        return _compared([node.this, *(one.this for one in node.args["ifs"])])
     if isinstance(node, exp.Cast):
         return [node.this]
+    if isinstance(node, exp.Median):
+        return [node.this]
+    if isinstance(node, exp.WithinGroup) and isinstance(node.this, exp.PercentileCont):
+        return [_ordered(node).this]
     if isinstance(node, exp.Anonymous) and node.this in TYPED_CALLS:
         return [node.expressions[0]]
     return []
@@ -141,6 +148,29 @@ def _avg(node: exp.Expr, types: list[Type]) -> None:
         return
     precision, scale = _numeric(kind or "")
     place.replace(_divided(total, (38, scale), count, (19, 0), (19 if precision <= 19 else 38, scale)))
+
+
+def _decimals(percentile: exp.Expr) -> int:
+    return len(percentile.name.partition(".")[2]) if isinstance(percentile, exp.Literal) else 6
+
+
+def _ordered(node: exp.Expr) -> exp.Expr:
+    """What PERCENTILE_CONT is taken of."""
+    found: exp.Expr = node.args["expression"].expressions[0]
+    return found
+
+
+def _interpolated(node: exp.Expr, types: list[Type]) -> None:
+    """MEDIAN and PERCENTILE_CONT of exact numbers are exact, with as many decimals as the interpolation may add."""
+    node.meta["ours"] = True
+    if not _is_exact(types[0]):
+        return
+    precision, scale = _numeric(types[0] or "")
+    added = 1 if isinstance(node, exp.Median) else _decimals(node.this.this)
+    kind = f"DECIMAL({min(precision + added, 38)},{min(scale + added, 38)})"
+    holder = node if isinstance(node, exp.Median) else _ordered(node)
+    holder.set("this", cast(holder.this, kind))
+    _put(_outermost(node), lambda whole: cast(whole, kind))
 
 
 def _instead(whole: exp.Expr, kind: type[exp.Expr]) -> exp.Expr:
@@ -248,16 +278,28 @@ def _comparison(node: exp.Expr, types: list[Type]) -> None:
     node.meta["ours"] = True
     operands = _operands_again(node)
     others = [kind for kind in types if kind not in (None, "JSON", '"NULL"', "NULL")]
+    wanted = next((kind for kind in others if kind != "VARCHAR"), None)
     for operand, kind in zip(operands, types, strict=True):
-        if kind == "JSON" and others:
+        if isinstance(operand, exp.Literal) and operand.is_string and wanted is not None:
+            operand.replace(literal_as(operand, wanted))
+        elif kind == "JSON" and others:
             _put(operand, partial(_unwrapped, kind=others[0] or ""))
         elif kind == "VARCHAR" and all(other == "VARCHAR" for other in others):
             _put(operand, _unpadded)
 
 
+def literal_as(value: exp.Expr, kind: str) -> exp.Expr:
+    """A string where another type is wanted, as DuckDB reads it. Raises `SqlError` where Redshift does not read it."""
+    if kind in _INTEGERS and not re.fullmatch(r"\s*[+-]?\d+\s*", value.name):
+        raise SqlError("22P02", f'invalid input syntax for integer: "{value.name}"')
+    return text(formats.moment(value.name)) if kind in _MOMENTS else value
+
+
 def _operands_again(node: exp.Expr) -> list[exp.Expr]:
     if isinstance(node, exp.Between):
         return [node.this, node.args["low"], node.args["high"]]
+    if isinstance(node, exp.Case):
+        return [node.this, *(one.this for one in node.args["ifs"])]
     return [node.this, *(node.expressions if isinstance(node, exp.In) else [node.expression])]
 
 
@@ -285,6 +327,8 @@ def _cast(node: exp.Expr, types: list[Type]) -> None:
     (kind,) = types
     if kind == "JSON" and wanted is not None and wanted.name != "super":
         node.set("this", duck("json_extract_string", node.this, text("$")))
+    if wanted is not None and kind == "VARCHAR":
+        _from_text(node, wanted)
     if wanted is None or not wanted.is_text:
         if kind == "BOOLEAN" and wanted is not None and wanted.name in ("numeric", "double precision", "real", "date"):
             raise SqlError("42846", f"cannot cast type boolean to {wanted.name}")
@@ -299,6 +343,15 @@ def _cast(node: exp.Expr, types: list[Type]) -> None:
         outer = node.parent if node.to.meta.get("sized") else node
         assert outer is not None
         _put(outer, lambda whole: call("_text", whole))
+
+
+def _from_text(node: exp.Cast, wanted: RedshiftType) -> None:
+    """DuckDB would round the text of a decimal to an integer, and reads fewer forms of a date."""
+    value, name = node.this, node.to.sql("duckdb")
+    if isinstance(value, exp.Literal) and name in _MOMENTS:
+        value.replace(text(formats.moment(value.this)))
+    elif name in ("SMALLINT", "INT", "INTEGER", "BIGINT"):
+        _put(value, partial(call, "_integer_or_null" if isinstance(node, exp.TryCast) else "_integer_text"))
 
 
 def _concatenation(node: exp.Expr, types: list[Type]) -> None:
@@ -327,6 +380,7 @@ def _called(node: exp.Expr, types: list[Type]) -> None:
 
 _REWRITES: list[tuple[type[exp.Expr] | tuple[type[exp.Expr], ...], Callable[[exp.Expr, list[Type]], None]]] = [
     (exp.Sum, _sum),
+    ((exp.Median, exp.WithinGroup), _interpolated),
     (exp.Avg, _avg),
     (exp.Div, _division),
     (exp.Mod, _modulo),
@@ -334,5 +388,5 @@ _REWRITES: list[tuple[type[exp.Expr] | tuple[type[exp.Expr], ...], Callable[[exp
     (exp.DPipe, _concatenation),
     (exp.Cast, _cast),
     (exp.Anonymous, _called),
-    ((*_COMPARISONS, exp.In, exp.Between), _comparison),
+    ((*_COMPARISONS, exp.In, exp.Between, exp.Case), _comparison),
 ]

@@ -7,9 +7,7 @@ connection; passwords are asked in clear text, which never leaves the machine.
 
 from __future__ import annotations
 
-import datetime as dt
 import itertools
-import json
 import logging
 import secrets
 import socket
@@ -17,24 +15,22 @@ import struct
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 import duckdb
-from duckdb.value.constant import IntegerValue, LongValue, ShortValue
 
 from zeroetl_dagster.local.warehouse import dialect
 from zeroetl_dagster.local.warehouse.dialect import Statement
-from zeroetl_dagster.local.warehouse.errors import SqlError, explained, not_implemented
+from zeroetl_dagster.local.warehouse.errors import SqlError, explained
 from zeroetl_dagster.local.warehouse.relations import Column
 from zeroetl_dagster.local.warehouse.session import Session
 from zeroetl_dagster.local.warehouse.storage import Namespace, Warehouse
 from zeroetl_dagster.local.warehouse.types import RedshiftType
+from zeroetl_dagster.local.warehouse.values import SAMPLES, decode, encoder
 
 log = logging.getLogger("zeroetl.local.warehouse")
 
 _SSL, _GSS, _CANCEL, _V3 = 80877103, 80877104, 80877102, 196608
-_EPOCH = dt.datetime(2000, 1, 1)
 _PIDS = itertools.count(1073741824)
 _LOGIN_SECONDS = 60.0  # PostgreSQL's authentication_timeout
 _INTERRUPT_SECONDS = 0.05
@@ -260,7 +256,7 @@ class Connection:
                 continue
             fmt = formats[number] if len(formats) > 1 else formats[0] if formats else 0
             oid = prepared.oids[number] if number < len(prepared.oids) else 0
-            params.append(_decode(rest[at : at + length], oid, fmt))
+            params.append(decode(rest[at : at + length], oid, fmt))
             at += length
         results, _ = _shorts(rest, at)
         statement = prepared.statement or Statement("noop", "")
@@ -273,7 +269,7 @@ class Connection:
             prepared = self.prepared[name]
             self._send(b"t", struct.pack(f"!h{len(prepared.oids)}i", len(prepared.oids), *prepared.oids))
             described: Prepared | Portal = prepared
-            samples, formats = [_SAMPLES.get(oid, "") for oid in prepared.oids], []
+            samples, formats = [SAMPLES.get(oid, "") for oid in prepared.oids], []
         else:
             described = portal = self.portals[name]
             samples, formats = portal.params, portal.formats
@@ -318,7 +314,8 @@ class Connection:
         self._send(b"T", bytes(body))
 
     def _rows(self, rows: Sequence[tuple[Any, ...]], types: list[RedshiftType], formats: list[int]) -> None:
-        encoders = [_encoder(kind, _format(formats, number)) for number, kind in enumerate(types)]
+        digits = int(self.session.settings["extra_float_digits"])
+        encoders = [encoder(kind, _format(formats, number), digits) for number, kind in enumerate(types)]
         for row in rows:
             body = bytearray(struct.pack("!h", len(row)))
             for value, encode in zip(row, encoders, strict=True):
@@ -387,111 +384,3 @@ def _shorts(data: bytes, at: int) -> tuple[list[int], int]:
 
 def _format(formats: list[int], number: int) -> int:
     return formats[number] if len(formats) > 1 else formats[0] if formats else 0
-
-
-def _encoder(kind: RedshiftType, fmt: int) -> Callable[[Any], bytes]:
-    if fmt == 1 and kind.oid in _BINARY:
-        return _BINARY[kind.oid]
-    if kind.name == "character" and kind.size is not None:
-        width = kind.size
-        return lambda value: _text(value).ljust(width)
-    return _text
-
-
-def _text(value: Any) -> bytes:
-    if isinstance(value, bool):
-        return b"t" if value else b"f"
-    if isinstance(value, Decimal):
-        return format(value, "f").encode()
-    if isinstance(value, float):
-        return _FLOATS.get(str(value), str(value).removesuffix(".0")).encode()
-    if isinstance(value, dt.datetime):
-        text = value.isoformat(sep=" ")
-        return (text if value.tzinfo is None else text.removesuffix(":00")).encode()
-    if isinstance(value, bytes):
-        return value.hex().encode()
-    if isinstance(value, list):
-        return ("{" + ",".join(str(one) for one in value) + "}").encode()
-    if isinstance(value, dict):
-        return json.dumps(value, default=str).encode()
-    return str(value).encode()
-
-
-_FLOATS = {"inf": "Infinity", "-inf": "-Infinity", "nan": "NaN"}
-
-
-def _micros(value: dt.datetime) -> bytes:
-    naive = value.astimezone(dt.UTC).replace(tzinfo=None) if value.tzinfo else value
-    return struct.pack("!q", (naive - _EPOCH) // dt.timedelta(microseconds=1))
-
-
-_BINARY: dict[int, Callable[[Any], bytes]] = {
-    16: lambda v: b"\x01" if v else b"\x00",
-    20: lambda v: struct.pack("!q", v),
-    21: lambda v: struct.pack("!h", v),
-    23: lambda v: struct.pack("!i", v),
-    700: lambda v: struct.pack("!f", v),
-    701: lambda v: struct.pack("!d", v),
-    1114: _micros,
-    1184: _micros,
-}
-
-
-def _decode(data: bytes, oid: int, fmt: int) -> Any:
-    """A parameter's value, of its type; text of no known type is a string (DuckDB casts it where it is used).
-
-    Raises `SqlError` for what is not of its type, and for binary values of types that are not done here."""
-    if fmt == 1 and oid in _BINARY_IN:
-        return _typed(_BINARY_IN[oid](data), oid)
-    if fmt == 1 and oid not in (0, 25, 705, 1042, 1043):
-        raise not_implemented(f"binary parameters of type {oid}: send it as text, and cast it")
-    text = data.decode()
-    if oid not in _TEXT_IN:
-        return text
-    try:
-        return _typed(_TEXT_IN[oid](text), oid)
-    except (ValueError, ArithmeticError):
-        raise SqlError("22P02", f'invalid input syntax for a parameter of type {oid}: "{text}"') from None
-
-
-# Integers are of DuckDB's own constants: a Python number would be of the smallest type that holds its value.
-_CONSTANTS = {20: LongValue, 21: ShortValue, 23: IntegerValue}
-
-
-def _typed(value: Any, oid: int) -> Any:
-    return _CONSTANTS[oid](value) if oid in _CONSTANTS else value
-
-
-def _with_zone(moment: dt.datetime) -> dt.datetime:
-    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
-
-
-_TEXT_IN: dict[int, Callable[[str], Any]] = {
-    16: lambda text: text.lower() in ("t", "true", "1"),
-    **{oid: int for oid in _CONSTANTS}, 700: float, 701: float,
-    1700: lambda text: Decimal(format(Decimal(text), "f")),  # `1E+3` in digits, which DuckDB would take for 1.000
-    1082: dt.date.fromisoformat, 1083: dt.time.fromisoformat,
-    1114: dt.datetime.fromisoformat, 1184: lambda text: _with_zone(dt.datetime.fromisoformat(text)),
-}  # fmt: skip
-
-# A value of each parameter type, for the types of a statement's columns before it is bound; text for all others.
-_SAMPLES: dict[int, Any] = {
-    16: False, **{oid: make(0) for oid, make in _CONSTANTS.items()}, 700: 0.0, 701: 0.0, 1082: dt.date(2000, 1, 1),
-    1083: dt.time(), 1114: _EPOCH, 1700: Decimal(0), 1184: _EPOCH.replace(tzinfo=dt.UTC),
-}  # fmt: skip
-
-
-def _timestamp_in(data: bytes) -> dt.datetime:
-    return _EPOCH + dt.timedelta(microseconds=struct.unpack("!q", data)[0])
-
-
-_BINARY_IN: dict[int, Callable[[bytes], Any]] = {
-    16: lambda d: d != b"\x00",
-    20: lambda d: struct.unpack("!q", d)[0],
-    21: lambda d: struct.unpack("!h", d)[0],
-    23: lambda d: struct.unpack("!i", d)[0],
-    700: lambda d: struct.unpack("!f", d)[0],
-    701: lambda d: struct.unpack("!d", d)[0],
-    1114: _timestamp_in,
-    1184: lambda d: _timestamp_in(d).replace(tzinfo=dt.UTC),
-}
