@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -70,7 +71,8 @@ class Athena:
         import pyathena
 
         values = [literal(value) for value in params]
-        cursor = self._connect(database).cursor()
+        connection = self._connect(database)
+        cursor, asked = connection.cursor(), _Asked(connection.client)
         try:
             with explained(self.aws.name):
                 cursor.execute(
@@ -90,7 +92,7 @@ class Athena:
         except Exception:
             raise
         except BaseException:
-            self._stop_quietly(cursor)
+            self._stop_quietly(cursor, asked)
             raise
         return AthenaResult(
             Rows(columns, rows),
@@ -101,13 +103,15 @@ class Athena:
             bool(cursor.reused_previous_result),
         )
 
-    def _stop_quietly(self, cursor: Any) -> None:
+    def _stop_quietly(self, cursor: Any, asked: _Asked) -> None:
         """Stop the query: what is to be raised is the interruption, whether or not this is answered."""
-        if getattr(cursor, "query_id", None):
-            try:
-                cursor.cancel()
-            except Exception as error:
-                _log.warning("Athena query %s could not be stopped: %s", cursor.query_id, error)
+        query_id = getattr(cursor, "query_id", None)
+        try:
+            query_id = query_id or asked.query_id()
+            if query_id:
+                asked.client.stop_query_execution(QueryExecutionId=query_id)
+        except Exception as error:
+            _log.warning("Athena query %s could not be stopped: %s", query_id or "without an id yet", error)
 
     def _connect(self, database: str) -> Any:
         import pyathena
@@ -124,6 +128,26 @@ class Athena:
                 poll_interval=self.poll_seconds,
                 kill_on_interrupt=False,  # `_run` stops it, whatever the interruption is
             )
+
+
+class _Asked:
+    """What was sent to start a query, kept for an interruption that comes before Athena's answer.
+
+    The same request with the same ClientRequestToken starts nothing new: it is answered with the first one's id.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self._request: dict[str, Any] | None = None
+        client.meta.events.register("provide-client-params.athena.StartQueryExecution", self._keep)
+
+    def _keep(self, params: dict[str, Any], **_: Any) -> None:
+        params.setdefault("ClientRequestToken", str(uuid.uuid4()))
+        self._request = dict(params)
+
+    def query_id(self) -> str | None:
+        """The query that was asked for; None when none was."""
+        return str(self.client.start_query_execution(**self._request)["QueryExecutionId"]) if self._request else None
 
 
 def literal(value: object) -> str:

@@ -165,6 +165,37 @@ def test_without_credentials_it_says_so(bare: pytest.MonkeyPatch) -> None:
         other.query("SELECT 1")
 
 
+def _until_cancelled(lake: Any, query_id: str) -> None:
+    wait_for(  # Athena stops a query some time after it was asked to; by itself this one would run for hours
+        lambda: status(lake, query_id),
+        until=lambda state: state == "CANCELLED",
+        describe=str,
+        timeout_seconds=30,
+        report=lambda _: None,
+        poll=Backoff(0.05, 1, 0.05, 0),
+    )
+
+
+def test_a_query_interrupted_before_its_id_was_known_is_stopped(
+    athena: Athena, lake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Athena has begun; its answer is lost with the interruption."""
+    from pyathena.common import BaseCursor
+
+    before = set(lake.list_query_executions(WorkGroup=WORKGROUP)["QueryExecutionIds"])
+    start = BaseCursor._start_query_execution
+
+    def interrupted(cursor: Any, request: dict[str, Any]) -> str:
+        start(cursor, request)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BaseCursor, "_start_query_execution", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        athena.query("SELECT COUNT(*) FROM numbers a, numbers b, numbers c, numbers d WHERE a.n + b.n + c.n + d.n > 1")
+    (query_id,) = set(lake.list_query_executions(WorkGroup=WORKGROUP)["QueryExecutionIds"]) - before
+    _until_cancelled(lake, query_id)
+
+
 def test_an_interrupted_query_is_stopped(athena: Athena, lake: Any) -> None:
     before = set(lake.list_query_executions(WorkGroup=WORKGROUP)["QueryExecutionIds"])
 
@@ -182,11 +213,4 @@ def test_an_interrupted_query_is_stopped(athena: Athena, lake: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
         athena.query(slow)
     (query_id,) = set(lake.list_query_executions(WorkGroup=WORKGROUP)["QueryExecutionIds"]) - before
-    wait_for(  # Athena stops a query some time after it was asked to; by itself this one would run for hours
-        lambda: status(lake, query_id),
-        until=lambda state: state == "CANCELLED",
-        describe=str,
-        timeout_seconds=30,
-        report=lambda _: None,
-        poll=Backoff(0.05, 1, 0.05, 0),
-    )
+    _until_cancelled(lake, query_id)
