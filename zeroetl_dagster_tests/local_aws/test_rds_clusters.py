@@ -350,6 +350,15 @@ def test_engine_versions(bed: Bed) -> None:
     assert all(v["SupportsIntegrations"] for v in rds.describe_db_engine_versions()["DBEngineVersions"])
 
 
+def test_a_cluster_belongs_to_no_global_cluster(bed: Bed) -> None:
+    """Terraform asks for each cluster that it reads."""
+    rds = bed.client("rds")
+    ours = [{"Name": "db-cluster-id", "Values": [bed.cluster()["DBClusterArn"]]}]
+    assert rds.describe_global_clusters(Filters=ours)["GlobalClusters"] == []
+    error = refused(lambda: rds.describe_global_clusters(GlobalClusterIdentifier="world"))
+    assert error["Code"] == "GlobalClusterNotFoundFault"
+
+
 # ---- Aurora MySQL: a control plane that says what it is ----------------------------------------------------------
 
 

@@ -312,4 +312,11 @@ def test_tags(bed: Bed) -> None:
     ]
     assert found(bed)["Tags"] == [{"Key": "b", "Value": "2"}]
     assert refused(lambda: redshift.describe_tags(ResourceName=arn + "x"))["Code"] == "ResourceNotFoundFault"
-    assert "Give the ResourceName" in refused(lambda: redshift.describe_tags())["Message"]
+    assert "DescribeTags without ResourceName" in refused(lambda: redshift.describe_tags())["Message"]
+
+
+def test_no_cluster_writes_audit_logs(bed: Bed) -> None:
+    create(bed)
+    redshift = bed.client("redshift")
+    assert redshift.describe_logging_status(ClusterIdentifier="wh")["LoggingEnabled"] is False
+    assert refused(lambda: redshift.describe_logging_status(ClusterIdentifier="no"))["Code"] == "ClusterNotFound"

@@ -195,3 +195,40 @@ def test_faults(aws: ControlPlane) -> None:
         iam.attach_role_policy(RoleName="r", PolicyArn="arn:aws:iam::aws:policy/NoSuchThing")
     with pytest.raises(ClientError, match="iam:CreateInstanceProfile"):
         iam.create_instance_profile(InstanceProfileName="x")
+
+
+ROLE = {"RoleName": "r", "AssumeRolePolicyDocument": trust({"AWS": f"arn:aws:iam::{ACCOUNT}:root"})}
+READ_ONLY = "arn:aws:iam::aws:policy/ReadOnlyAccess"
+
+
+@pytest.mark.parametrize(
+    ("service", "operation", "arguments"),
+    [
+        ("iam", "create_role", {**ROLE, "PermissionsBoundary": READ_ONLY}),
+        ("iam", "create_user", {"UserName": "u", "PermissionsBoundary": READ_ONLY}),
+        ("iam", "list_policies", {"OnlyAttached": True}),
+        ("iam", "list_users", {"PathPrefix": "/staff/"}),
+        ("sts", "assume_role", {"RoleArn": READ_ONLY, "RoleSessionName": "me", "Policy": allow("s3:*")}),
+        ("sts", "assume_role", {"RoleArn": READ_ONLY, "RoleSessionName": "me", "Tags": [{"Key": "a", "Value": "b"}]}),
+        ("kms", "create_key", {"MultiRegion": True}),
+        ("secretsmanager", "create_secret", {"Name": "s", "AddReplicaRegions": [{"Region": "us-west-2"}]}),
+    ],
+)
+def test_a_parameter_without_effect_here_is_refused_by_name(
+    aws: ControlPlane, service: str, operation: str, arguments: dict[str, Any]
+) -> None:
+    with pytest.raises(ClientError) as error:
+        getattr(aws.client(service), operation)(**arguments)
+    assert code(error) == "NotImplemented" and list(arguments)[-1] in str(error.value)
+
+
+def test_tags_of_a_managed_policy_are_kept(aws: ControlPlane) -> None:
+    tags = [{"Key": "team", "Value": "data"}]
+    made = aws.client("iam").create_policy(PolicyName="p", PolicyDocument=allow("s3:*"), Tags=tags)["Policy"]
+    assert aws.client("iam").get_policy(PolicyArn=made["Arn"])["Policy"]["Tags"] == tags
+
+
+def test_a_marker_that_no_answer_gave_is_refused(aws: ControlPlane) -> None:
+    with pytest.raises(ClientError) as error:
+        aws.client("iam").list_roles(Marker="next, please")
+    assert code(error) == "ValidationError" and "Invalid Marker: next, please" in str(error.value)

@@ -20,6 +20,7 @@ from zeroetl_dagster.local.aws.service import Call, Service
 from zeroetl_dagster.local.aws.times import moment
 
 Document = dict[str, Any]
+_PAGED = ("Marker", "MaxItems")
 _NOUN = {"iam.role": "role", "iam.user": "user"}
 
 
@@ -31,6 +32,7 @@ class Iam(Service):
     # ---- users and their keys --------------------------------------------------------------------------------------
 
     def create_user(self, call: Call) -> Document:
+        call.only("UserName", "Path", "Tags")
         name, path = call.params["UserName"], call.params.get("Path", "/")
         _refuse_existing(call, "iam.user", name)
         user = {
@@ -56,6 +58,7 @@ class Iam(Service):
         return {"User": _shown(_holder(call, "iam.user", caller.user_name))}
 
     def list_users(self, call: Call) -> Document:
+        call.only(*_PAGED)
         return _page(call, "Users", [_shown(u) for u in call.world.store.list("iam.user", f"{call.account}/")])
 
     def delete_user(self, call: Call) -> Document:
@@ -96,6 +99,7 @@ class Iam(Service):
     # ---- roles -----------------------------------------------------------------------------------------------------
 
     def create_role(self, call: Call) -> Document:
+        call.only("RoleName", "Path", "AssumeRolePolicyDocument", "Description", "MaxSessionDuration", "Tags")
         name, path = call.params["RoleName"], call.params.get("Path", "/")
         _refuse_existing(call, "iam.role", name)
         role = {
@@ -197,6 +201,7 @@ class Iam(Service):
             "Path": path,
             "Description": call.params.get("Description", ""),
             "CreateDate": now,
+            "Tags": call.params.get("Tags", []),
             "versions": [_version(1, _parsed(call.params["PolicyDocument"]), now)],
         }
         call.world.store.put("iam.policy", f"{call.account}/{name}", made)
@@ -254,6 +259,7 @@ class Iam(Service):
         return {}
 
     def list_policies(self, call: Call) -> Document:
+        call.only("Scope", *_PAGED)
         if call.params.get("Scope") == "AWS":
             raise AwsError("InvalidInput", "The embedded AWS lists customer managed policies only (Scope=Local).")
         found = call.world.store.list("iam.policy", f"{call.account}/")
@@ -421,12 +427,16 @@ def _detach(call: Call, kind: str, name: str) -> Document:
 
 
 def _attached(call: Call, kind: str, name: str) -> Document:
+    call.only("RoleName", "UserName", *_PAGED)
     arns = _holder(call, kind, name).get("attached", [])
     return _page(call, "AttachedPolicies", [{"PolicyName": a.rsplit("/", 1)[-1], "PolicyArn": a} for a in arns])
 
 
 def _page(call: Call, member: str, items: list[Any]) -> Document:
-    start, size = int(call.params.get("Marker", 0)), call.params.get("MaxItems", 100)
+    marker, size = call.params.get("Marker", "0"), call.params.get("MaxItems", 100)
+    if not marker.isdecimal():
+        raise AwsError("ValidationError", f"Invalid Marker: {marker}. Use the one of the previous answer.")
+    start = int(marker)
     answer: Document = {member: items[start : start + size], "IsTruncated": start + size < len(items)}
     if answer["IsTruncated"]:
         answer["Marker"] = str(start + size)

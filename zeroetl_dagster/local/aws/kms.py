@@ -140,6 +140,16 @@ def put_alias(store: Store, account: str, region: str, name: str, key_id: str) -
     store.put("kms.alias", f"{account}/{region}/{name}", alias)
 
 
+# What every key is here; other values are refused.
+_SYMMETRIC = {
+    "KeySpec": "SYMMETRIC_DEFAULT",
+    "CustomerMasterKeySpec": "SYMMETRIC_DEFAULT",
+    "KeyUsage": "ENCRYPT_DECRYPT",
+    "Origin": "AWS_KMS",
+}
+_CREATE_KEY = ("Description", "Policy", "Tags", "BypassPolicyLockoutSafetyCheck", *_SYMMETRIC)
+
+
 class Kms(Service):
     """The `kms` service."""
 
@@ -147,7 +157,8 @@ class Kms(Service):
 
     def create_key(self, call: Call) -> Document:
         params = call.params
-        if params.get("KeySpec", "SYMMETRIC_DEFAULT") != "SYMMETRIC_DEFAULT":
+        call.only(*_CREATE_KEY)
+        if any(params.get(name, value) != value for name, value in _SYMMETRIC.items()):
             raise AwsError("UnsupportedOperationException", "The embedded AWS makes symmetric keys only.")
         members = {"Description": params.get("Description", ""), "tags": params.get("Tags", [])}
         if "Policy" in params:

@@ -170,6 +170,12 @@ class Clusters(ParameterGroups):
     def start_db_cluster(self, call: Call) -> Document:
         return self._switch(call, "stopped", "starting", "start")
 
+    def describe_global_clusters(self, call: Call) -> Document:
+        """There are none, and none can be made: Terraform asks whether a cluster belongs to one."""
+        if name := call.params.get("GlobalClusterIdentifier"):
+            raise AwsError("GlobalClusterNotFoundFault", f"Global cluster {name} not found.")
+        return {"GlobalClusters": []}
+
     def describe_db_engine_versions(self, call: Call) -> Document:
         call.only("Engine", "EngineVersion", "DBParameterGroupFamily", "DefaultOnly", "MaxRecords", "Marker")
         found = []

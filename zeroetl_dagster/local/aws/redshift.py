@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from zeroetl_dagster.local.aws import policy, redshift_targets
-from zeroetl_dagster.local.aws.errors import AwsError
+from zeroetl_dagster.local.aws.errors import AwsError, not_implemented
 from zeroetl_dagster.local.aws.rds_integrations import inbound_integrations
 from zeroetl_dagster.local.aws.redshift_clusters import Clusters
 from zeroetl_dagster.local.aws.redshift_parameter_groups import GROUP, Document
@@ -92,7 +92,7 @@ class Redshift(Clusters):
     def describe_tags(self, call: Call) -> Document:
         call.only("ResourceName", "MaxRecords", "Marker")
         if "ResourceName" not in call.params:
-            raise AwsError("InvalidParameterValue", "Give the ResourceName (ARN) whose tags to describe.")
+            raise not_implemented("redshift", "DescribeTags without ResourceName (the ARN whose tags to describe)")
         _, _, doc = self._tagged(call)
         arn, kind = call.params["ResourceName"], call.params["ResourceName"].split(":")[5]
         tags = [{"Tag": tag, "ResourceName": arn, "ResourceType": kind} for tag in doc["Tags"]]

@@ -132,6 +132,7 @@ class SecretsManager(Service):
     name = "secretsmanager"
 
     def create_secret(self, call: Call) -> Document:
+        call.only("Name", "SecretString", "SecretBinary", "ClientRequestToken", "Description", "KmsKeyId", "Tags")
         more = {k: call.params[k] for k in ("Description", "KmsKeyId", "Tags") if k in call.params}
         token = call.params.get("ClientRequestToken")
         made = Secrets(call.world.store).create(

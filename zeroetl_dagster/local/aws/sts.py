@@ -25,6 +25,7 @@ class Sts(Service):
 
         OrganizationAccountAccessRole exists in every account and trusts the default account: the way into a new one.
         """
+        call.only("RoleArn", "RoleSessionName", "DurationSeconds", "ExternalId")  # no session policies, no session tags
         identities = Identities.of_world(call.world)
         caller, arn = identities.caller(call.caller.access_key), call.params["RoleArn"]
         role = identities.role(arn)
