@@ -93,6 +93,17 @@ def test_a_failed_transaction_answers_only_its_end(sql: Sql) -> None:
     assert sql("SELECT 1") == [(1,)]
 
 
+def test_a_transaction_that_is_read_only_changes_nothing(sql: Sql) -> None:
+    sql("START TRANSACTION READ ONLY")
+    assert sql("SELECT 1") == [(1,)]
+    with pytest.raises(redshift_connector.Error, match="'25006'.*transaction is read-only"):
+        sql("CREATE TABLE never (a INT)")
+    sql("ROLLBACK")
+    sql("BEGIN READ WRITE")
+    sql("CREATE TEMP TABLE once (a INT)")
+    sql("COMMIT")
+
+
 def test_materialized_views_keep_their_rows_until_refreshed(sql: Sql) -> None:
     sql("CREATE TABLE base (a INT)")
     sql("INSERT INTO base VALUES (1)")
@@ -142,13 +153,19 @@ def test_alter_database_reaches_the_replicator(redshift: Redshift, sql: Sql, zet
     assert redshift.replicator.asked[-1] == ("set", {"acceptinvchars": True, "refresh_interval": 120})
 
 
+def zetl_options(redshift: Redshift) -> object:
+    found = redshift.warehouse.namespace(NAMESPACE).find("zetl")
+    assert found is not None
+    return found["options"]
+
+
 def test_an_option_that_is_refused_is_an_error_of_the_statement_and_not_kept(
     redshift: Redshift, sql: Sql, zetl: Catalog
 ) -> None:
-    kept = redshift.warehouse.namespace(NAMESPACE).find("zetl")["options"]
+    kept = zetl_options(redshift)
     code, message = refused(sql, "ALTER DATABASE zetl INTEGRATION SET HISTORY_MODE = TRUE")
     assert (code, "HISTORY_MODE = TRUE is not implemented" in message) == ("22023", True)
-    assert redshift.warehouse.namespace(NAMESPACE).find("zetl")["options"] == kept
+    assert zetl_options(redshift) == kept
     assert refused(sql, f'CREATE DATABASE d {FROM} DATABASE "shop" SET REFRESH_INTERVAL 500000')[0] == "22023"
     assert sql("SELECT 1 FROM pg_database WHERE datname = 'd'") == []
 

@@ -244,16 +244,22 @@ def test_like_copies_not_null_and_the_defaults_that_are_asked_for(sql: Sql) -> N
     assert sql("SELECT kind FROM full_copy") == [("new",)]
 
 
-def test_floats_are_printed_with_postgresqls_digits(redshift: Redshift) -> None:
-    asked = "SELECT 0.1::FLOAT + 0.2::FLOAT, 0.1::REAL"
-    printed = psycopg2.extensions.new_type((700, 701), "PRINTED", lambda value, _: value)
+@pytest.fixture
+def printed(redshift: Redshift) -> Iterator[Any]:
+    """A cursor whose values are the text that came."""
+    plain = psycopg2.extensions.new_type((700, 701, 1083, 1114, 1184, 1266), "PRINTED", lambda value, _: value)
     with closing(redshift.psycopg2()) as connection, connection.cursor() as cursor:
-        psycopg2.extensions.register_type(printed, cursor)
-        cursor.execute(asked)
-        assert cursor.fetchall() == [("0.3", "0.1")]
-        cursor.execute("SET extra_float_digits TO 2")
-        cursor.execute(asked)
-        assert cursor.fetchall() == [("0.30000000000000004", "0.1")]
+        psycopg2.extensions.register_type(plain, cursor)
+        yield cursor
+
+
+def test_floats_are_printed_with_postgresqls_digits(printed: Any) -> None:
+    asked = "SELECT 0.1::FLOAT + 0.2::FLOAT, 0.1::REAL"
+    printed.execute(asked)
+    assert printed.fetchall() == [("0.3", "0.1")]
+    printed.execute("SET extra_float_digits TO 2")
+    printed.execute(asked)
+    assert printed.fetchall() == [("0.30000000000000004", "0.1")]
 
 
 def test_a_string_that_is_inserted_is_read_as_the_columns_type(sql: Sql) -> None:
@@ -263,3 +269,16 @@ def test_a_string_that_is_inserted_is_read_as_the_columns_type(sql: Sql) -> None
     assert sql("SELECT * FROM read") == [(dt.date(2008, 3, 1), dt.datetime(2008, 2, 3, 11, 12), 7)]
     with pytest.raises(redshift_connector.Error, match="invalid input syntax for integer"):
         sql("INSERT INTO read (number) VALUES ('7.5')")
+
+
+def test_fractions_of_a_second_end_without_zeros(printed: Any) -> None:
+    printed.execute(
+        "SELECT '2020-01-01 10:00:00.500'::TIMESTAMP, '2020-01-01 10:00:00'::TIMESTAMP, '10:00:00.120'::TIME, "
+        "'2020-01-01 10:00:00.25+05:30'::TIMESTAMPTZ, '10:00:00.5+09'::TIMETZ"
+    )
+    assert printed.fetchone() == (
+        "2020-01-01 10:00:00.5", "2020-01-01 10:00:00", "10:00:00.12", "2020-01-01 04:30:00.25+00", "10:00:00.5+09",
+    )  # fmt: skip
+    printed.execute("SET timezone TO 'Asia/Kolkata'")
+    printed.execute("SELECT '2020-01-01 00:00:00+00'::TIMESTAMPTZ")
+    assert printed.fetchone() == ("2020-01-01 05:30:00+05:30",)

@@ -83,4 +83,5 @@ def explained(error: duckdb.Error, query_id: int) -> SqlError:
     for pattern, code, wording in _WORDINGS:
         if found := re.search(pattern, text):
             return SqlError(code, wording.format(*found.groups()) if found.groups() else wording)
+    text = re.sub(r"^[A-Z]\w+(?: \w+)* Error: ", "", text)
     return SqlError(next((code for kind, code in _CODES if isinstance(error, kind)), "XX000"), text)

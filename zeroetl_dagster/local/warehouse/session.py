@@ -30,6 +30,7 @@ from zeroetl_dagster.local.warehouse.system_views import SystemViews
 if TYPE_CHECKING:
     from sqlglot import exp
 
+_READING = frozenset("query declare fetch close show set begin commit rollback noop".split())
 _QUERY_IDS = itertools.count(1000)
 _REMEMBERED = 300  # bound statements
 _DEFAULTS = {
@@ -82,7 +83,7 @@ class Session:
         self.user = user
         self.defaults = {**_DEFAULTS, **settings}
         self.settings = dict(self.defaults)
-        self.in_transaction = self.failed = False
+        self.in_transaction = self.failed = self.read_only = False
         self.query_id = -1
         self.cursors: dict[str, Cursor] = {}
         self.cursor = namespace.cursor()
@@ -159,6 +160,8 @@ class Session:
     def _run(self, statement: Statement, params: Sequence[Any], query_id: int) -> Result:
         if self.failed and statement.kind not in ("rollback", "commit"):
             raise _aborted()
+        if self.read_only and statement.kind not in _READING:
+            raise SqlError("25006", f"transaction is read-only: {statement.tag} is not allowed in it")
         self.user = self.namespace.people.user(self.user.name) or self.user
         self._samples = params
         try:
@@ -306,6 +309,7 @@ def _begin(session: Session, statement: Statement, _: Sequence[Any]) -> Result:
     if not session.in_transaction:
         session.cursor.begin()
         session.in_transaction = True
+        session.read_only = statement.args["read_only"]
     return Result("BEGIN")
 
 
@@ -313,7 +317,7 @@ def _commit(session: Session, statement: Statement, _: Sequence[Any]) -> Result:
     if session.failed:
         return _rollback(session, statement, _)
     if session.in_transaction:
-        session.in_transaction = False
+        session.in_transaction = session.read_only = False
         session.cursors.clear()
         session.cursor.commit()
         session.catalogue_changed()
@@ -324,7 +328,7 @@ def _rollback(session: Session, statement: Statement, _: Sequence[Any]) -> Resul
     if session.in_transaction and not session.failed:
         session.cursor.rollback()
         session.undone()
-    session.in_transaction = session.failed = False
+    session.in_transaction = session.failed = session.read_only = False
     session.cursors.clear()
     return Result("ROLLBACK")
 

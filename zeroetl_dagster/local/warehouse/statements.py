@@ -243,6 +243,11 @@ def _simple(kind: str, tag: str) -> Maker:
     return lambda m, cs: Statement(kind, tag)
 
 
+def _begin(m: re.Match[str], cs: bool) -> Statement:
+    read_only = re.search(r"\bREAD\s+ONLY\b", m[0], re.IGNORECASE) is not None
+    return Statement("begin", "BEGIN", args={"read_only": read_only})
+
+
 def _show(m: re.Match[str], cs: bool) -> Statement:
     return Statement("show", "SHOW", args={"what": " ".join(m[1].split()), "case_sensitive": cs})
 
@@ -262,7 +267,7 @@ def _refuse(m: re.Match[str], cs: bool) -> Statement:
 
 
 _SPECIAL: list[tuple[re.Pattern[str], Maker]] = [
-    (_special(r"BEGIN\b.*$|START\s+TRANSACTION\b.*$"), _simple("begin", "BEGIN")),
+    (_special(r"BEGIN\b.*$|START\s+TRANSACTION\b.*$"), _begin),
     (_special(r"(?:COMMIT|END)\b.*$"), _simple("commit", "COMMIT")),
     (_special(r"(?:ROLLBACK|ABORT)\b.*$"), _simple("rollback", "ROLLBACK")),
     (_special(r"CREATE\s+DATABASE\s+NAME(.*)$"), _create_database),

@@ -266,6 +266,11 @@ def _modulo(node: exp.Expr, types: list[Type]) -> None:
 
 def _difference(node: exp.Expr, types: list[Type]) -> None:
     node.meta["ours"] = True
+    written = [one for one in (node.this, node.expression) if isinstance(one, exp.Literal) and one.is_string]
+    others = [kind for kind in types if kind != "VARCHAR"]
+    if len(written) == 1 and others and others[0] in _MOMENTS:  # a string is what it is subtracted from
+        _put(written[0], lambda one: cast(literal_as(one, others[0] or ""), others[0] or ""))
+        types = [others[0], others[0]]
     if types == ["DATE", "DATE"]:
         _put(node, lambda _: cast(exp.Paren(this=node), "INTEGER"))
 

@@ -39,8 +39,9 @@ def _text(value: Any) -> bytes:
     if isinstance(value, Decimal):
         return format(value, "f").encode()
     if isinstance(value, dt.datetime):
-        text = value.isoformat(sep=" ")
-        return (text if value.tzinfo is None else text.removesuffix(":00")).encode()
+        return _moment_text(value.isoformat(sep=" "))
+    if isinstance(value, dt.time):
+        return _moment_text(value.isoformat())
     if isinstance(value, bytes):
         return value.hex().encode()
     if isinstance(value, list):
@@ -51,6 +52,15 @@ def _text(value: Any) -> bytes:
 
 
 _FLOATS = {"inf": "Infinity", "-inf": "-Infinity", "nan": "NaN"}
+
+
+def _moment_text(iso: str) -> bytes:
+    """Without the zeros that end a fraction, and without the minutes of a whole hour's offset."""
+    clock, sign, offset = iso.partition("+") if "+" in iso else (iso, "", "")
+    if not sign and iso[-6:-5] == "-" and iso[-3:-2] == ":":
+        clock, sign, offset = iso[:-6], "-", iso[-5:]
+    whole, point, fraction = clock.partition(".")
+    return (whole + (point + fraction.rstrip("0") if point else "") + sign + offset.removesuffix(":00")).encode()
 
 
 def _micros(value: dt.datetime) -> bytes:
