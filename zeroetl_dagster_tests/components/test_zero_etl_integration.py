@@ -45,12 +45,12 @@ def load(attributes: dict[str, Any], state: str | None = None) -> dg.Definitions
         with sandbox.build_all_defs() as definitions:
             if state is None:
                 return definitions
-        with sandbox.load_component_and_build_defs(defs_path=Path("zeroetlintegration")) as (component, _):
-            assert isinstance(component, ZeroEtlIntegration)
+        with sandbox.load_component_and_build_defs(defs_path=Path("zeroetlintegration")) as (loaded, _):
+            assert isinstance(loaded, ZeroEtlIntegration)
             path = Path(sandbox.project_root) / "state"
             path.write_text(state)
             resources = dict(build(parse(ConnectionsSettings, CONNECTIONS, "connections")))
-            made = component.build_defs_from_state(None, path)  # type: ignore[arg-type]
+            made = loaded.build_defs_from_state(None, path)  # type: ignore[arg-type]
             return dg.Definitions.merge(made, dg.Definitions(resources=resources))
 
 

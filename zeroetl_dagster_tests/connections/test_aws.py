@@ -173,7 +173,7 @@ def test_an_endpoint_that_is_no_address(signed_in: pytest.MonkeyPatch) -> None:
 )
 def test_what_passes_by_itself(status: int, code: str, reason: str | None) -> None:
     answer = {"Error": {"Code": code, "Message": ""}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    error = ClientError(answer, "DescribeX")  # type: ignore[arg-type]
+    error = ClientError(answer, "DescribeX")
     assert (momentary(error), credentials_problem(error)) == (reason, None)
     assert momentary(ValueError("x")) is None
 

@@ -95,7 +95,8 @@ def test_a_name_declared_by_two_components_is_refused_at_load(tmp_path: Path, mo
     )
     with pytest.raises(Exception) as found:
         tree.build_defs()
-    causes, cause = [], found.value
+    causes: list[str] = []
+    cause: BaseException | None = found.value
     while cause is not None:
         causes.append(str(cause))
         cause = cause.__cause__ or cause.__context__

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -16,14 +16,15 @@ STEADY = Backoff(10, 1, 10, 0)
 class World:
     """Answers one after the other, the last for ever; time passes only while it sleeps."""
 
-    answers: list[object]
+    answers: Sequence[object]
     now: float = 0.0
     slept: list[float] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
     cancelled: int = 0
 
     def read(self) -> str:
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        answer, *rest = self.answers
+        self.answers = rest or [answer]
         if isinstance(answer, BaseException):
             raise answer
         return str(answer)

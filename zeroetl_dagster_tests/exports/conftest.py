@@ -18,7 +18,7 @@ DAY = date(2024, 5, 1)
 
 @pytest.fixture(autouse=True)
 def no_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
-    defaults = dict(waiting.wait_for.__kwdefaults__, sleep=lambda seconds: None)
+    defaults = dict(waiting.wait_for.__kwdefaults__ or {}, sleep=lambda seconds: None)
     monkeypatch.setattr(waiting.wait_for, "__kwdefaults__", defaults)
 
 

@@ -431,7 +431,7 @@ class FakeAthena:
         self.statements.append(sql)
         view = re.match(r'CREATE OR REPLACE VIEW "(\w+)"\."(\w+)"', sql)
         if view and self.glue:
-            table = {"Name": view[2], "TableType": "VIRTUAL_VIEW", "Parameters": {}}
+            table: dict[str, Any] = {"Name": view[2], "TableType": "VIRTUAL_VIEW", "Parameters": {}}
             self.glue.databases[view[1]][view[2]] = table
 
     def query(self, sql: str) -> AthenaResult:

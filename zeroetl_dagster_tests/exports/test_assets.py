@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -348,7 +349,7 @@ def test_retention_keeps_so_many_days(run: Runner, rds: FakeRds, s3: FakeS3, glu
     settings = settings_of(retention_days=2)
     for n in (1, 2, 3, 4):
         rds.add_snapshot(f"s{n}", datetime(2024, 5, n, 3, 30, tzinfo=UTC))
-        run(settings, partition=f"2024-05-0{n}", now=lambda n=n: datetime(2024, 5, n, 16, tzinfo=UTC))
+        run(settings, partition=f"2024-05-0{n}", now=partial(datetime, 2024, 5, n, 16, tzinfo=UTC))
     assert sorted(v[0] for v in glue.partitions[("shop_lake", "public_sales")]) == ["2024-05-03", "2024-05-04"]
 
 

@@ -27,7 +27,8 @@ class Ticker:
     """The sensor's ticks, and the runs they ask for, as the daemon would do them."""
 
     def __init__(self, instance: dg.DagsterInstance, resources: dict[str, Any], run: Runner) -> None:
-        self.instance, self.resources, self.run, self.cursor = instance, resources, run, None
+        self.instance, self.resources, self.run = instance, resources, run
+        self.cursor: str | None = None
         self.settings: SnapshotExportSettings = SENSOR
         self.now = datetime.now(UTC)  # Dagster stamps its events itself
         self.keys: list[str] = []

@@ -3,6 +3,7 @@ from __future__ import annotations
 import datetime as dt
 import http.client
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +199,7 @@ def test_data_that_cannot_be(bed: Bed) -> None:
         ("Mine", {"MetricName": "m", "Value": 1, "Timestamp": at(-15 * 86400)}, "two weeks in the past"),
     ]
     for namespace, datum, said in cases:
-        error = refused(lambda n=namespace, d=datum: cloudwatch.put_metric_data(Namespace=n, MetricData=[d]))
+        error = refused(partial(cloudwatch.put_metric_data, Namespace=namespace, MetricData=[datum]))
         assert said in error["Message"]
 
 

@@ -379,10 +379,10 @@ def test_tags(bed: Bed, arns: tuple[str, str]) -> None:
 def test_health_comes_from_the_replicator(bed: Bed, arns: tuple[str, str]) -> None:
     made = bed.integration(*arns)
     integration_id = made["IntegrationArn"].rpartition(":")[2]
-    bed.plane.on_health(integration_id, "needs_attention", ["table public.a has no primary key"])
+    bed.plane.on_health(integration_id, "needs_attention", [("Broken", "table public.a has no primary key")])
     found = bed.described(integration_id)
     assert found["Status"] == "needs_attention"
-    assert found["Errors"] == [{"ErrorCode": "ReplicationProblem", "ErrorMessage": "table public.a has no primary key"}]
+    assert found["Errors"] == [{"ErrorCode": "Broken", "ErrorMessage": "table public.a has no primary key"}]
     bed.plane.on_health(integration_id, "syncing", [])
     assert bed.described(integration_id)["Status"] == "syncing"
     bed.plane.on_health(integration_id, "active", [])

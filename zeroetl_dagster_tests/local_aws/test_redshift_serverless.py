@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -304,7 +305,7 @@ def test_the_own_resource_policy_is_kept_and_answered(bed: Bed) -> None:
     assert serverless.get_resource_policy(resourceArn=arn)["resourcePolicy"] == {"resourceArn": arn, "policy": "{}"}
     serverless.delete_resource_policy(resourceArn=arn)
     for action in (serverless.delete_resource_policy, serverless.get_resource_policy):
-        assert refused(lambda action=action: action(resourceArn=arn))["Code"] == "ResourceNotFoundException"
+        assert refused(partial(action, resourceArn=arn))["Code"] == "ResourceNotFoundException"
     error = refused(lambda: serverless.put_resource_policy(resourceArn=arn + "x", policy="{}"))
     assert error["Code"] == "ResourceNotFoundException"
 

@@ -65,7 +65,7 @@ def client(serve: Any) -> Any:
 def refused(action: Any) -> dict[str, Any]:
     with pytest.raises(ClientError) as caught:
         action()
-    return caught.value.response  # type: ignore[return-value]
+    return caught.value.response
 
 
 def test_query_answers_are_typed(client: Any) -> None:

@@ -76,7 +76,7 @@ def test_the_versions_recorded_are_those_before_the_sql_ran(location: Location) 
             location.report(SALES, "s2")
             location.report(USERS, "u2")
 
-    location.warehouse.fake.fail = report_meanwhile  # type: ignore[assignment]
+    location.warehouse.fake.fail = report_meanwhile
     location.materialize("m1", "m2")
     m1, m2 = location.stored("m1").tags or {}, location.stored("m2").tags or {}
     assert m1["dagster/input_data_version/tickit/public/sales"] == "s1"

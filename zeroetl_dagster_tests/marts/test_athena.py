@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pytest
 from dagster import AssetKey
+from dagster.components.scaffold.scaffold import NoParams
 
 from zeroetl_dagster.components import athena_marts
 from zeroetl_dagster.connections.athena import AthenaError, AthenaResult
@@ -371,12 +372,12 @@ def test_an_export_without_athena_makes_nothing_to_read(tmp_path: Path) -> None:
 def test_what_the_scaffolder_writes_loads(tmp_path: Path) -> None:
     import yaml
 
-    request = dg.ScaffoldRequest(
+    request: dg.ScaffoldRequest[NoParams] = dg.ScaffoldRequest(
         type_name="zeroetl_dagster.components.AthenaMarts",
         target_path=tmp_path / "marts",
         scaffold_format="yaml",
         project_root=tmp_path,
-        params=None,
+        params=NoParams(),
     )
     athena_marts.AthenaMartsScaffolder().scaffold(request)
     written = yaml.safe_load((tmp_path / "marts" / "defs.yaml").read_text())

@@ -23,7 +23,7 @@ def one(text: str) -> CompiledMart:
 
 def error(**texts: str) -> str:
     with pytest.raises(MartError) as caught:
-        marts(**texts)
+        marts(TARGET, **texts)
     return str(caught.value)
 
 

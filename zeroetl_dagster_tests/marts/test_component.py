@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
+from dagster.components.scaffold.scaffold import NoParams
 
 import zeroetl_dagster.defs.tickit_marts as shipped
 from zeroetl_dagster.components.redshift_marts import (
@@ -91,12 +92,12 @@ def test_a_mart_with_a_fault_stops_the_loading_with_its_line(tmp_path: Path) -> 
 
 
 def test_what_the_scaffolder_writes_loads(tmp_path: Path) -> None:
-    request = dg.ScaffoldRequest(
+    request: dg.ScaffoldRequest[NoParams] = dg.ScaffoldRequest(
         type_name="zeroetl_dagster.components.RedshiftMarts",
         target_path=tmp_path / "marts",
         scaffold_format="yaml",
         project_root=tmp_path,
-        params=None,
+        params=NoParams(),
     )
     RedshiftMartsScaffolder().scaffold(request)
     written = yaml.safe_load((tmp_path / "marts" / "defs.yaml").read_text())

@@ -33,7 +33,7 @@ FRESH = Situation(
 
 
 def with_(situation: Situation, **changes: object) -> Situation:
-    return Situation(**{**situation.__dict__, **changes})  # type: ignore[arg-type]
+    return Situation(**{**situation.__dict__, **changes})
 
 
 def moved(*keys: str) -> Situation:

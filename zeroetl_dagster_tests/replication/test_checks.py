@@ -23,6 +23,7 @@ def evaluate(shop: Provisioned, login: SourceLogin, **sensor: Any) -> Results:
     """Run the pipeline's `checks` job; the results by table and check."""
     changed = {"checks": ChecksSettings(source_login=login), "sensor": SensorSettings(**sensor)}
     settings = shop.settings.model_copy(update=changed)
+    assert settings.tables != "discover"
     definitions = dg.Definitions.merge(
         build_zero_etl_definitions(settings, {table: () for table in settings.tables}),
         dg.Definitions(resources={"warehouse": shop.redshift}),

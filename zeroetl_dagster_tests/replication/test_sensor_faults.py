@@ -130,7 +130,8 @@ class Location:
                 self.instance.report_runless_asset_event(event)
             self.cursor = found.cursor
         of_integration = [event for event in found.asset_events if event.asset_key.path[-1] == "integration"]
-        self.health = {event.check_name: event.passed for event in of_integration}
+        checks = [event for event in of_integration if isinstance(event, dg.AssetCheckEvaluation)]
+        self.health = {check.check_name: check.passed for check in checks}
         return [_short(event) for event in found.asset_events if event not in of_integration]
 
     def later(self, seconds: float = 180) -> list[Any]:
@@ -435,3 +436,43 @@ def test_more_events_than_a_tick_may_store_are_carried_over(world: World, instan
     assert len(second) == len(third) == 20 and location.later() == []
     moved = [one for one in (*first, *second, *third) if isinstance(one, str)]
     assert sorted(moved) == many
+
+
+# ---- without the sensor, as the nightly net looks ----------------------------------------------------------------------
+
+
+def look(location: Location) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(activity_sensor, "time", SimpleNamespace(time=lambda: location.world.now))
+        return activity_sensor.look_anew(
+            location.instance,
+            SimpleNamespace(warehouse=location.redshift),
+            location.settings,
+            [name for name in location.settings.tables if not isinstance(name, str)],
+        )
+
+
+def test_what_a_stopped_sensor_missed_is_reported_once(location: Location) -> None:
+    before = {name: location.versions(name) for name in ("orders", "lines", "idle")}
+    location.world.ingest("orders")
+    location.world.fail("lines")
+    assert "3 tables, 1 moved" in look(location)
+    assert len(location.versions("orders")) == len(before["orders"]) + 1
+    assert location.versions("idle") == before["idle"] and not location.passed("lines")
+    assert "3 tables, none moved" in look(location)
+    assert len(location.versions("orders")) == len(before["orders"]) + 1
+
+
+def test_the_sensor_comes_to_the_same_version(location: Location) -> None:
+    location.world.ingest("orders")
+    look(location)
+    location.later()
+    assert len(set(location.versions("orders")[:2])) == 1
+
+
+def test_a_pipeline_that_does_not_answer_is_told(location: Location) -> None:
+    location.redshift.refusing = RedshiftUnavailable("it is paused")
+    location.world.ingest("orders")
+    assert "it is paused" in look(location)
+    location.aws.refusing["rds"] = RedshiftUnavailable("nobody is there")
+    assert look(location) == f"pipeline {location.name} was not looked at: nobody is there"

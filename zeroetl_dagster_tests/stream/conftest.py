@@ -207,7 +207,7 @@ class Replicated:
     def activity(self, table: str) -> tuple[int, int, int]:
         """Rows inserted, updated, deleted, as SYS_INTEGRATION_TABLE_ACTIVITY has them."""
         sums = "sum(inserted_rows)::BIGINT, sum(updated_rows)::BIGINT, sum(deleted_rows)::BIGINT"
-        return self.look(sums, "table_activity", f"WHERE table_name = '{table}'")[0]  # type: ignore[return-value]
+        return self.look(sums, "table_activity", f"WHERE table_name = '{table}'")[0]
 
 
 @pytest.fixture(scope="session")

@@ -90,8 +90,8 @@ def test_the_same_seed_makes_the_same_transactions(source: Source) -> None:
         tickit.load(source.connect(), scale=0.001)
         counter = iter(range(10**6))
         stop = threading.Event()
-        stop.wait = lambda timeout=None, counter=counter: next(counter) >= 150  # type: ignore[method-assign]
-        stop.is_set = lambda counter=counter: next(counter) >= 150  # type: ignore[method-assign]
+        stop.wait = lambda timeout=None, counter=counter: next(counter) >= 150  # type: ignore[method-assign, misc]
+        stop.is_set = lambda counter=counter: next(counter) >= 150  # type: ignore[method-assign, misc]
         tickit.traffic(source.connect, tps=100, stop=stop, seed=7)
         states.append(source.ask("SELECT md5(string_agg(s::text, ',' ORDER BY salesid)) FROM sales s"))
     assert states[0] == states[1]

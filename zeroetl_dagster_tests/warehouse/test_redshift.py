@@ -228,6 +228,17 @@ def test_quotes_dots_upper_case_and_non_ascii_in_names(sql: Sql) -> None:
     sql('DROP SCHEMA "Straße" CASCADE')
 
 
+def test_a_columns_letters_count_where_case_does(sql: Sql) -> None:
+    sql('CREATE TEMP TABLE mixed ("ColA" INT, plain INT)')
+    sql("INSERT INTO mixed VALUES (1, 2)")
+    for refused in ("SELECT ColA FROM mixed", 'SELECT "colA" FROM mixed', "UPDATE mixed SET plain = 3 WHERE cola = 1"):
+        with pytest.raises(redshift_connector.Error, match='column "col[aA]" does not exist'):
+            sql(refused)
+    assert sql('SELECT "ColA", PLAIN FROM mixed m WHERE m."ColA" = 1') == [(1, 2)]
+    assert sql('SELECT cola + 1 FROM (SELECT "ColA" AS cola FROM mixed) q') == [(2,)]
+    assert sql('WITH c(cola) AS (SELECT "ColA" FROM mixed) SELECT cola FROM c') == [(1,)]
+
+
 def test_case_folds_unless_the_workgroup_says_otherwise(sql: Sql) -> None:
     sql("SET enable_case_sensitive_identifier TO false")
     assert sql('SELECT "A" FROM (SELECT 1 AS "a") x') == [(1,)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from zeroetl_dagster.local.aws import policy, rds_data_filter, redshift_targets
@@ -151,9 +151,9 @@ class IntegrationOperations(Instances):
 
     # ---- what others report --------------------------------------------------------------------------------------
 
-    def on_health(self, integration_id: str, status: str, errors: Iterable[str | Mapping[str, str] | Problem]) -> None:
+    def on_health(self, integration_id: str, status: str, errors: Iterable[Problem]) -> None:
         """What the replicator says of a live integration: active, syncing or needs_attention, and why."""
-        health = {"status": status, "errors": [_problem(error) for error in errors]}
+        health = {"status": status, "errors": [list(error) for error in errors]}
         for key, doc in self.store.items(INTEGRATION):
             if doc["id"] == integration_id and doc.get("health") != health:
                 self.store.update(INTEGRATION, key, lambda held: {**held, "health": health})
@@ -252,6 +252,8 @@ class IntegrationOperations(Instances):
         if named["kind"] == "cluster":
             return self.find_cluster(call, named["name"])
         _, instance = self.find_instance(call, named["name"])
+        if not instance["DBClusterIdentifier"]:
+            raise not_implemented("rds", "CreateIntegration with an RDS instance as its source (an Aurora cluster may be)")
         raise AwsError(
             "InvalidParameterValue",
             f"Invalid SourceArn {arn}: the instance is a member of an Aurora cluster; give the ARN of the cluster "
@@ -389,14 +391,6 @@ def inbound_integrations(
 
 def _status(status: str, problems: list[Problem]) -> Document:
     return {"Status": status, "Errors": [{"ErrorCode": code, "ErrorMessage": text} for code, text in problems]}
-
-
-def _problem(error: str | Mapping[str, str] | Problem) -> list[str]:
-    if isinstance(error, str):
-        return ["ReplicationProblem", error]
-    if isinstance(error, Mapping):
-        return [error["ErrorCode"], error["ErrorMessage"]]
-    return list(error)
 
 
 def _not_authorised(doc: Document) -> Problem:
