@@ -31,7 +31,7 @@ from zeroetl_dagster.settings.exports import SnapshotExportSettings
 
 Clock = Callable[[], datetime]
 
-
+_BACKFILL_TAG = "dagster/backfill"  # Dagster's, on every run of a backfill
 _CONFIG = {
     "new_export": dg.Field(
         bool, default_value=False, description="Make another export of a day that has one (which is billed again)."
@@ -118,6 +118,7 @@ def _export(
         known=_reported_task(context, key),
         nonce=_nonce(context) if asked["new_export"] or asked["new_snapshot"] else None,
         new_snapshot=asked["new_snapshot"],
+        waits=_waits(context, settings),
         pace=pace.poll,
     )
     reporting = context.run.tags.get(face.REPORT_TAG)
@@ -255,6 +256,15 @@ def _latest(context: AssetExecutionContext, key: AssetKey) -> dg.AssetMaterializ
 def _reported_task(context: AssetExecutionContext, key: AssetKey) -> str | None:
     event = _latest(context, key)
     return str(face.plain(event.metadata[face.TASK])) if event and face.TASK in event.metadata else None
+
+
+def _waits(context: AssetExecutionContext, settings: SnapshotExportSettings) -> bool:
+    """Whether the run sees the end of the export.
+
+    One of a backfill always does: Dagster calls a partition of a backfill failed, and leaves out what follows it, as
+    soon as the backfill's runs have ended without it; a run that reports it later is none of the backfill's.
+    """
+    return settings.wait.mode == "run" or _BACKFILL_TAG in context.run.tags
 
 
 def _nonce(context: AssetExecutionContext) -> str:

@@ -107,7 +107,8 @@ class ExportOfDay:
     """One partition's export, with the clients of the accounts it happens in.
 
     `known` is the task last reported for the day, if any; `nonce` asks for a new export whatever there is, and
-    `new_snapshot` for one of a snapshot that is taken now. `pace` is how often AWS is asked.
+    `new_snapshot` for one of a snapshot that is taken now. `waits`: see the end here, or leave it to whoever watches.
+    `pace` is how often AWS is asked.
     """
 
     rds: Any
@@ -118,10 +119,11 @@ class ExportOfDay:
     known: str | None = None
     nonce: str | None = None
     new_snapshot: bool = False
+    waits: bool = True
     pace: Backoff = export_task.POLL
 
     def run(self, now: datetime) -> Exported | Submitted | Queued | NoSnapshot:
-        """Find or start the task, wait for it if so configured, and see what was written.
+        """Find or start the task, wait for it if this run does, and see what was written.
 
         Raises `ExportError` (refused, failed, cancelled, timed out), `SourceNotFound`, `ManifestError`.
         """
@@ -138,14 +140,14 @@ class ExportOfDay:
                 return snapshot
             size, source_arn = snapshot.size_gb, snapshot.arn
             self.report(f"exporting snapshot {snapshot.identifier} of {snapshot.taken_at}")
-        elif self.settings.wait.mode == "sensor":
+        elif not self.waits:
             return Submitted(task)
         with export_task.terminating(self.rds, wanted, self.known, self.settings.wait.on_termination, self.report):
             begun = task if source_arn is None else self._begin(wanted, source_arn)
             if isinstance(begun, Queued):
                 return begun
             assert begun is not None
-            if begun.running and self.settings.wait.mode == "sensor":
+            if begun.running and not self.waits:
                 return Submitted(begun)
             ended = self._wait(begun) if begun.running else begun
         return self.result(export_task.check(ended), size)
@@ -187,7 +189,7 @@ class ExportOfDay:
         return found
 
     def _begin(self, wanted: ExportPlan, source_arn: str) -> Task | Queued:
-        if self.settings.wait.mode == "sensor":
+        if not self.waits:
             return export_task.begin(self.rds, wanted, source_arn, known=self.known)
         return export_task.begin_when_room(
             self.rds,

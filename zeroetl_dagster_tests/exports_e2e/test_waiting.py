@@ -81,6 +81,14 @@ def test_the_sensor_reports_what_a_run_submitted(shop: Shop) -> None:
     assert pipeline.tick() == [] and len(pipeline.tasks()) == 1
 
 
+def test_a_run_of_a_backfill_sees_its_export_end(shop: Shop) -> None:
+    """Otherwise Dagster calls the backfill failed before the sensor has reported the partition."""
+    pipeline = Pipeline(shop, shop.settings("backfilled", wait={"mode": "sensor"}))
+    waited = pipeline.run(tags={"dagster/backfill": "abcdefgh"})
+    assert made(waited) == {"backfilled/export", "backfilled/catalogue", "backfilled/public/sales"}
+    assert pipeline.tick() == []
+
+
 def test_an_export_that_somebody_cancels_fails_the_run_that_reports_it(shop: Shop) -> None:
     pipeline = Pipeline(shop, shop.settings("canceled", wait={"mode": "sensor"}))
     with shop.busy():
