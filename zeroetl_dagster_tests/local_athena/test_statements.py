@@ -81,6 +81,10 @@ def test_other_formats_read_back(sales: Lake, kind: str) -> None:
         ("CREATE TABLE t WITH (partitioned_by = ARRAY['x']) AS SELECT 1 AS x", "only partition columns"),
         ("CREATE TABLE t WITH (format = 'ORC') AS SELECT 1 AS x", "NOT_SUPPORTED: .*format ORC"),
         (
+            "CREATE TABLE t WITH (format = 'JSON', partitioned_by = ARRAY['y']) AS SELECT 1 AS x, 2 AS y",
+            "NOT_SUPPORTED: .*partitions of JSON files",
+        ),
+        (
             "CREATE TABLE t WITH (bucketed_by = ARRAY['x'], bucket_count = 2) AS SELECT 1 AS x",
             "bucket_count, bucketed_by",
         ),
@@ -103,6 +107,11 @@ def test_create_table_as_that_cannot_be_leaves_nothing(sales: Lake, sql: str, me
     assert re.search(message, sales.fails(sql))
     assert keys(sales, "") == before
     assert [t["Name"] for t in sales.glue.get_tables(DatabaseName="db")["TableList"]] == ["sales"]
+
+
+def test_create_table_with_no_data_has_no_rows(sales: Lake) -> None:
+    sales.run("CREATE TABLE bare AS SELECT 1 AS x, 'a' AS y WITH NO DATA")
+    assert sales.rows("SELECT * FROM bare") == []
 
 
 def test_if_not_exists_leaves_the_table(sales: Lake) -> None:
@@ -299,7 +308,16 @@ def test_nonsense_is_refused_when_it_is_submitted(lake: Lake, sql: str, message:
     assert error.value.response["Error"]["Code"] == "InvalidRequestException"
 
 
-@pytest.mark.parametrize("sql", ["DELETE FROM sales", "UPDATE sales SET id = 1", "ALTER TABLE sales RENAME TO x"])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DELETE FROM sales",
+        "UPDATE sales SET id = 1",
+        "ALTER TABLE sales RENAME TO x",
+        "PREPARE p FROM SELECT ?",
+        "EXECUTE p USING 1",
+    ],
+)
 def test_what_is_not_implemented_says_so(sales: Lake, sql: str) -> None:
     assert sales.fails(sql).startswith("NOT_SUPPORTED: the embedded Athena does not implement")
 

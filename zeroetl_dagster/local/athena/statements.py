@@ -19,6 +19,7 @@ from zeroetl_dagster.local.athena.errors import InvalidStatement
 Kind = Literal["DDL", "DML", "UTILITY"]
 _EXPECTED = "Expecting: 'ALTER', 'CREATE', 'DROP', 'INSERT', 'SELECT', <query>"
 _QUOTED = r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`"
+_PREPARED = ("PREPARE", "EXECUTE", "DEALLOCATE")
 _QUERY = ("SELECT", "WITH", "VALUES", "(", "TABLE")
 
 
@@ -50,6 +51,8 @@ def parse_statement(sql: str, parameters: list[str] | None = None) -> Statement:
             return Statement(
                 sql, verb, _KINDS.get(verb, "DDL"), _SUBSTATEMENTS.get(verb, verb.upper()), None, found.groupdict()
             )
+    if first in _PREPARED:
+        return Statement(sql, "unsupported", "DML", first, None, {"what": f"{first} (prepared statements)"})
     text = _bound(text, parameters or [])
     if first == "EXPLAIN":
         return _explain(sql, text)
@@ -219,7 +222,7 @@ def _option(item: Any) -> tuple[str, Any]:
     name: str | None = _PROPERTY_NAMES.get(type(item))
     if name is None:
         if not isinstance(item, exp.Property) or item.args.get("value") is None:
-            return type(item).__name__.removesuffix("Property").lower(), True
+            return type(item).__name__.removesuffix("Property").lower(), not item.args.get("no")
         name = str(item.name)
     value: Any = item.args.get("value") if type(item) is exp.Property else item.this
     if isinstance(value, (exp.Array, exp.Schema, exp.Tuple)):

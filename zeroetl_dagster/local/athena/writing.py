@@ -80,7 +80,8 @@ def create_table_as(
         if tree.args.get("exists"):
             return Written(0, [], 0)
         raise QueryFailed(f"TABLE_ALREADY_EXISTS: line 1:1: Table 'awsdatacatalog.{database}.{name}' already exists")
-    prepared = prepare(connection, environment, tree.expression, statement.sql)
+    query = tree.expression if options.get("withdata", True) else tree.expression.limit(0)
+    prepared = prepare(connection, environment, query, statement.sql)
     layout = _layout(options, options.get("external_location") or default_location)
     columns = _checked_columns(prepared, layout)
     if not _is_empty(environment, layout.location):
@@ -252,6 +253,8 @@ def _copy(connection: Any, prepared: Prepared, layout: Layout, folder: Path, sql
     if layout.format == "TEXTFILE":
         options += [f"DELIMITER {relations.text(layout.delimiter)}", "HEADER false", "QUOTE ''", "NULLSTR '\\N'"]
     target = folder / "data"
+    if layout.partitioned_by and layout.format == "JSON":
+        raise not_supported("partitions of JSON files")
     if layout.partitioned_by:
         keys = ", ".join(relations.quoted(key) for key in layout.partitioned_by)
         options += [f"PARTITION_BY ({keys})", "WRITE_PARTITION_COLUMNS false", "OVERWRITE_OR_IGNORE true"]
