@@ -15,8 +15,9 @@ from zeroetl_dagster.marts.assets import mart_key
 from zeroetl_dagster.marts.checks import build_check
 from zeroetl_dagster.marts.compile import CompiledMart, TableRef, Target, compile_marts
 from zeroetl_dagster.marts.engines import redshift_assets
-from zeroetl_dagster.marts.jobs import component_job, nightly_schedule, refresh_sensor
+from zeroetl_dagster.marts.jobs import Looks, component_job, nightly_schedule, refresh_sensor
 from zeroetl_dagster.marts.model import MartError, read_models
+from zeroetl_dagster.replication.resources import required_resources
 from zeroetl_dagster.settings.errors import SettingsError
 from zeroetl_dagster.settings.marts import RedshiftMartsSettings
 from zeroetl_dagster.settings.replication import TableName
@@ -64,11 +65,12 @@ def compile_folder(settings: RedshiftMartsSettings, folder: Path) -> dict[str, C
     return compile_marts(read_models(folder), target)
 
 
-def build_mart_definitions(settings: RedshiftMartsSettings, folder: Path) -> dg.Definitions:
+def build_mart_definitions(settings: RedshiftMartsSettings, folder: Path, above: Looks | None = None) -> dg.Definitions:
     """Assets, checks, job, nightly schedule of the marts in `folder`, without the connection they use.
 
     Their refreshes are asked for by the activity sensor of a pipeline above them; `refresh_sensor` adds a sensor for
-    marts that have none. Raises `marts.model.MartError`.
+    marts that have none. `above` lets the nightly schedule look at those pipelines itself. Raises
+    `marts.model.MartError`.
     """
     compiled = compile_folder(settings, folder)
     keys = [mart_key(settings.name, name) for name in compiled]
@@ -78,7 +80,7 @@ def build_mart_definitions(settings: RedshiftMartsSettings, folder: Path) -> dg.
         assets=[redshift_assets(settings, compiled)],
         asset_checks=[build_check(settings.name, keys)],
         jobs=[job],
-        schedules=[nightly_schedule(settings.name, job, nightly)] if nightly else [],
+        schedules=[nightly_schedule(settings.name, job, nightly, above)] if nightly else [],
         sensors=[
             refresh_sensor(
                 settings.name,
@@ -106,7 +108,13 @@ class RedshiftMarts(SettingsComponent[RedshiftMartsSettings]):
         self._check_pipelines({one.settings.name: one for one in pipelines}, compiled)
         for other in project.others(self, context.component_tree):
             self._check_place(other, compiled)
-        return build_mart_definitions(self.settings, context.path)
+        read = {table.pipeline for mart in compiled.values() for table in mart.tables}
+        above = [one for one in pipelines if one.settings.name in read]
+        looks = Looks(
+            tuple(one.look_anew for one in above),
+            frozenset(name for one in above for name in required_resources(one.settings)),
+        )
+        return build_mart_definitions(self.settings, context.path, looks)
 
     def _check_pipelines(
         self, pipelines: Mapping[str, ZeroEtlIntegration], compiled: Mapping[str, CompiledMart]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import dagster as dg
 
@@ -17,9 +18,9 @@ from zeroetl_dagster.replication.checks import build_checks
 from zeroetl_dagster.replication.discovery import Tables
 from zeroetl_dagster.replication.jobs import build_jobs
 from zeroetl_dagster.replication.resources import Pipeline, required_resources
-from zeroetl_dagster.replication.sensor import build_activity_sensor
+from zeroetl_dagster.replication.sensor import build_activity_sensor, look_anew
 from zeroetl_dagster.settings.base import DefsStateSettings
-from zeroetl_dagster.settings.replication import IntegrationSettings
+from zeroetl_dagster.settings.replication import IntegrationSettings, TableName
 
 _TEMPLATE = """\
 type: zeroetl_dagster.components.ZeroEtlIntegration
@@ -86,6 +87,7 @@ class ZeroEtlIntegration(DiscoveringComponent[IntegrationSettings]):
     """
 
     settings_model = IntegrationSettings
+    _tables: tuple[TableName, ...] = ()
 
     @property
     def name(self) -> str:
@@ -102,11 +104,19 @@ class ZeroEtlIntegration(DiscoveringComponent[IntegrationSettings]):
         project.check(self, context.component_tree, uses)
         if self.settings.tables == "discover":
             return super().build_defs(context)
-        return build_zero_etl_definitions(self.settings, {table: () for table in self.settings.tables})
+        return self._build({table: () for table in self.settings.tables})
 
     def build_defs_from_state(self, context: dg.ComponentLoadContext, state_path: Path | None) -> dg.Definitions:
         text = found(state_path)
-        return build_zero_etl_definitions(self.settings, discovery.load(text) if text is not None else {})
+        return self._build(discovery.load(text) if text is not None else {})
+
+    def _build(self, columns: Tables) -> dg.Definitions:
+        self._tables = tuple(columns)
+        return build_zero_etl_definitions(self.settings, columns)
+
+    def look_anew(self, instance: dg.DagsterInstance, resources: Any) -> str:
+        """Report what the activity sensor has not, for the nightly net of the marts; returns what was seen."""
+        return look_anew(instance, resources, self.settings, self._tables)
 
     def write_state_to_path(self, state_path: Path) -> None:
         """Ask Redshift for the replicated tables. Raises `SettingsError`, `ReplicationError`, `RedshiftError`."""

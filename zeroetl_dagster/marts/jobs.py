@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
-from dagster import AssetKey
+from dagster import AssetKey, DagsterInstance
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
@@ -47,10 +49,22 @@ def pipeline_job(pipeline: str) -> UnresolvedAssetJobDefinition:
     )
 
 
+@dataclass(frozen=True)
+class Looks:
+    """How the pipelines above marts are looked at, sensors or no sensors, and the resources that this takes.
+
+    Each look reports what it found to the instance and returns a line for a person.
+    """
+
+    looks: tuple[Callable[[DagsterInstance, Any], str], ...] = ()
+    resources: frozenset[str] = frozenset()
+
+
 def nightly_schedule(
-    component: str, job: UnresolvedAssetJobDefinition, settings: NightlySettings
+    component: str, job: UnresolvedAssetJobDefinition, settings: NightlySettings, above: Looks | None = None
 ) -> dg.ScheduleDefinition:
     """`<component>_nightly`: refreshes only what is stale, whatever became of the sensors."""
+    above = above or Looks()
 
     @dg.schedule(
         name=f"{component}_nightly",
@@ -58,12 +72,16 @@ def nightly_schedule(
         cron_schedule=settings.cron,
         execution_timezone=settings.timezone,
         default_status=_SCHEDULE_STATUS[settings.default_status],
-        description=f"Refreshes those marts of `{component}` that are stale.",
+        required_resource_keys=set(above.resources),
+        description=f"Looks at what the marts of `{component}` read, and refreshes those that are stale.",
     )
     def nightly(context: dg.ScheduleEvaluationContext) -> dg.SkipReason | list[dg.RunRequest]:
+        seen = [look(context.instance, context.resources) for look in above.looks]
         plan = refresh.plan_component(context.instance, _assets(context.repository_def), component)
         if not plan.run_requests:
-            return dg.SkipReason("; ".join(plan.notes))
+            return dg.SkipReason("; ".join([*seen, *plan.notes]))
+        for line in (*seen, *plan.notes):
+            context.log.info(line)
         return list(plan.run_requests)
 
     return nightly

@@ -39,6 +39,8 @@ from zeroetl_dagster.settings.replication import IntegrationSettings, TableName
 
 DATA_VERSION = "dagster/data_version"
 MARKER = "zeroetl/marker"
+# Worth another try: nothing was asked, and nothing is lost.
+_NOT_ANSWERED = (ProbeUnavailable, AwsError, RedshiftUnavailable, RedshiftDenied)
 _STATUS = {"running": dg.DefaultSensorStatus.RUNNING, "stopped": dg.DefaultSensorStatus.STOPPED}
 
 
@@ -63,7 +65,6 @@ def build_activity_sensor(
 ) -> dg.SensorDefinition:
     """`<pipeline>_activity_sensor`. `refresh` is asked with the versions of the events about to be stored; its run
     requests are for `job`, the sensor's one target."""
-    limits, declared = limits_of(settings), declared_digest(tables)
 
     @dg.sensor(
         name=f"{settings.name}_activity_sensor",
@@ -79,11 +80,10 @@ def build_activity_sensor(
     def activity(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         cursor = _decode(context)
         try:
-            look = _look(context, settings, tables, limits, declared, cursor)
-        except (ProbeUnavailable, AwsError, RedshiftUnavailable, RedshiftDenied) as error:
+            look = _look(context.instance, context.resources, settings, tables, cursor)
+        except _NOT_ANSWERED as error:
             return _answer(context, refresh, f"nothing was asked or lost: {error}", context.cursor)
-        events = [_event(settings, event, look) for event in look.advance.events]
-        events += _health_events(context.instance, settings, health.verdicts(look.probe, limits))
+        events = _events(context.instance, settings, look)
         versions = {
             table_key(settings.name, event.table): event.move.version
             for event in look.advance.events
@@ -92,6 +92,23 @@ def build_activity_sensor(
         return _answer(context, refresh, look.summary(tables), look.advance.cursor.encode(), events, versions)
 
     return activity
+
+
+def look_anew(
+    instance: dg.DagsterInstance, resources: Any, settings: IntegrationSettings, tables: Sequence[TableName]
+) -> str:
+    """Compare every table with what Dagster has, and store what the sensor has not reported; returns what was seen.
+
+    It needs no cursor and leaves none: the sensor, on or off, comes to the same versions. One session of Redshift, and
+    at most `events_per_tick` events.
+    """
+    try:
+        look = _look(instance, resources, settings, tables, None)
+    except _NOT_ANSWERED as error:
+        return f"pipeline {settings.name} was not looked at: {error}"
+    for event in _events(instance, settings, look):
+        instance.report_runless_asset_event(event)
+    return f"pipeline {settings.name}: {look.summary(tables)}"
 
 
 def limits_of(settings: IntegrationSettings) -> Limits:
@@ -135,18 +152,18 @@ class _Look:
 
 
 def _look(
-    context: dg.SensorEvaluationContext,
+    instance: dg.DagsterInstance,
+    resources: Any,
     settings: IntegrationSettings,
     tables: Sequence[TableName],
-    limits: Limits,
-    declared: str,
     cursor: Cursor | None,
 ) -> _Look:
     """Ask what is free, then Redshift where that is worth it, and decide.
 
     Raises `ProbeUnavailable` or `AwsError` when not even the free calls were answered.
     """
-    pipeline, now = Pipeline.of(settings, context.resources), time.time()
+    limits, declared = limits_of(settings), declared_digest(tables)
+    pipeline, now = Pipeline.of(settings, resources), time.time()
     found = probe(
         pipeline.rds,
         pipeline.redshift.aws.client("cloudwatch"),
@@ -169,7 +186,7 @@ def _look(
             refused = momentary(error)
             if refused is None:
                 raise
-    reported = _reported(context.instance, settings, tables) if snapshot is not None else {}
+    reported = _reported(instance, settings, tables) if snapshot is not None else {}
     done = advance(cursor, found, snapshot, limits, now=now, tables=tables, declared=declared, reported=reported)
     columns = snapshot.columns if snapshot is not None else {}
     pages = integration_pages(pipeline.source_aws.region, done.cursor.integration_id)
@@ -233,6 +250,13 @@ def _reported(
         if materialization is not None or evaluation is not None:
             found[table] = Reported(version, marker, evaluation.passed if evaluation is not None else None)
     return found
+
+
+def _events(
+    instance: dg.DagsterInstance, settings: IntegrationSettings, look: _Look
+) -> list[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
+    told = [_event(settings, event, look) for event in look.advance.events]
+    return told + _health_events(instance, settings, health.verdicts(look.probe, limits_of(settings)))
 
 
 def _event(

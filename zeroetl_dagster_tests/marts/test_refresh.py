@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
 
 from zeroetl_dagster.connections.redshift import RedshiftSqlError
-from zeroetl_dagster.marts import refresh
+from zeroetl_dagster.marts import jobs, refresh
 from zeroetl_dagster.marts.assets import mart_key
+from zeroetl_dagster.settings.marts import NightlySettings
 from zeroetl_dagster_tests.marts.conftest import ORDERS, SALES, USERS, Location, names
 
 ALL = {SALES: "s1", USERS: "u1"}
@@ -262,6 +264,32 @@ def test_the_nightly_net_refreshes_what_is_stale_and_skips_otherwise(location: L
     assert {key.path[-1] for key in request.asset_selection} == {"lone", "m1", "m2", "shops"}
     location.run(request)
     assert run().skip_message == "4 marts are up to date"  # type: ignore[attr-defined]
+
+
+def test_the_nightly_net_looks_at_the_pipelines_itself(location: Location) -> None:
+    versions = iter(["u1", "u1", "u2"])
+
+    def look(instance: dg.DagsterInstance, resources: Any) -> str:
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(USERS, tags={"dagster/data_version": next(versions)})
+        )
+        return f"looked with {resources.warehouse}"
+
+    job = location.repository.get_job("marts_refresh")
+    net = jobs.nightly_schedule("marts", job, NightlySettings(), jobs.Looks((look,), frozenset({"warehouse"})))  # type: ignore[arg-type]
+
+    def run() -> Any:
+        context = dg.build_schedule_context(
+            location.instance, repository_def=location.repository, resources={"warehouse": "w"}
+        )
+        return net.evaluate_tick(context)
+
+    location.report(SALES, "s1")
+    location.report(ORDERS, "o1")
+    location.run(*run().run_requests)
+    assert run().skip_message == "looked with w; 4 marts are up to date"
+    (request,) = run().run_requests  # no sensor has reported u2
+    assert [key.path[-1] for key in request.asset_selection] == ["lone", "m2"]
 
 
 def test_the_sensor_of_its_own_leaves_marts_to_their_pipelines(location: Location) -> None:

@@ -438,7 +438,7 @@ def test_more_events_than_a_tick_may_store_are_carried_over(world: World, instan
     assert sorted(moved) == many
 
 
-# ---- without the sensor, as the nightly net looks ----------------------------------------------------------------------
+# ---- without the sensor, as the nightly net looks --------------------------------------------------------------------
 
 
 def look(location: Location) -> str:
