@@ -225,6 +225,24 @@ def test_what_cannot_be_is_refused(bed: Bed, arns: tuple[str, str], more: dict[s
     assert error["Code"] == code and said in error["Message"]
 
 
+def test_an_instance_is_refused_for_what_it_is(bed: Bed, arns: tuple[str, str]) -> None:
+    """A cluster's member is AWS's own refusal; an instance by itself may be a source there and is none here."""
+    rds = bed.client("rds")
+    member = rds.describe_db_instances()["DBInstances"][0]
+    error = refused(lambda: create(bed, (member["DBInstanceArn"], arns[1])))
+    assert error["Code"] == "InvalidParameterValue" and f"cluster {member['DBClusterIdentifier']}" in error["Message"]
+    alone = rds.create_db_instance(
+        DBInstanceIdentifier="alone",
+        DBInstanceClass="db.t4g.micro",
+        Engine="postgres",
+        AllocatedStorage=20,
+        MasterUsername="keeper",
+        MasterUserPassword="of-nobody-at-all",
+    )["DBInstance"]
+    error = refused(lambda: create(bed, (alone["DBInstanceArn"], arns[1])))
+    assert error["Code"] == "NotImplemented" and "CreateIntegration with an RDS instance" in error["Message"]
+
+
 def test_a_postgresql_source_needs_a_filter(bed: Bed, arns: tuple[str, str]) -> None:
     rds = bed.client("rds")
     error = refused(lambda: rds.create_integration(SourceArn=arns[0], TargetArn=arns[1], IntegrationName="zetl"))

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from zeroetl_dagster.local.aws import policy, rds_data_filter, redshift_targets
-from zeroetl_dagster.local.aws.errors import AwsError
+from zeroetl_dagster.local.aws.errors import AwsError, not_implemented
 from zeroetl_dagster.local.aws.rds_engines import NO_MYSQL
 from zeroetl_dagster.local.aws.rds_instances import Instances
 from zeroetl_dagster.local.aws.rds_parameter_catalog import parameter_problems
@@ -253,7 +253,9 @@ class IntegrationOperations(Instances):
             return self.find_cluster(call, named["name"])
         _, instance = self.find_instance(call, named["name"])
         if not instance["DBClusterIdentifier"]:
-            raise not_implemented("rds", "CreateIntegration with an RDS instance as its source (an Aurora cluster may be)")
+            raise not_implemented(
+                "rds", "CreateIntegration with an RDS instance as its source (an Aurora cluster may be)"
+            )
         raise AwsError(
             "InvalidParameterValue",
             f"Invalid SourceArn {arn}: the instance is a member of an Aurora cluster; give the ARN of the cluster "
