@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -261,7 +262,7 @@ def test_policies_of_namespaces_of_both_kinds(bed: Bed) -> None:
     provisioned, serverless = create(bed)["ClusterNamespaceArn"], bed.namespace()["namespaceArn"]
     redshift = bed.client("redshift")
     for arn in (provisioned, serverless):
-        error = refused(lambda arn=arn: redshift.get_resource_policy(ResourceArn=arn))
+        error = refused(partial(redshift.get_resource_policy, ResourceArn=arn))
         assert error["Code"] == "ResourceNotFoundFault" and "has no resource policy" in error["Message"]
         bed.authorise(arn, "arn:aws:rds:r:1:cluster:a")
         held = redshift.get_resource_policy(ResourceArn=arn)["ResourcePolicy"]
@@ -269,7 +270,7 @@ def test_policies_of_namespaces_of_both_kinds(bed: Bed) -> None:
         bed.authorise(arn, "arn:aws:rds:r:1:cluster:b")
         assert "cluster:a" not in redshift.get_resource_policy(ResourceArn=arn)["ResourcePolicy"]["Policy"]
         redshift.delete_resource_policy(ResourceArn=arn)
-        error = refused(lambda arn=arn: redshift.delete_resource_policy(ResourceArn=arn))
+        error = refused(partial(redshift.delete_resource_policy, ResourceArn=arn))
         assert error["Code"] == "ResourceNotFoundFault"
 
 
@@ -297,7 +298,7 @@ def test_a_policy_for_what_is_no_namespace_of_the_caller(bed: Bed) -> None:
         (bed.of_account("redshift"), arn),
         (bed.client("redshift", region="eu-west-1"), arn),
     ):
-        error = refused(lambda c=client, w=wrong: c.put_resource_policy(ResourceArn=w, Policy=policy))
+        error = refused(partial(client.put_resource_policy, ResourceArn=wrong, Policy=policy))
         assert error["Code"] == "ResourceNotFoundFault" and "namespace/UUID" in error["Message"]
 
 

@@ -53,7 +53,7 @@ def test_a_change_during_the_run_is_not_lost(location: Location) -> None:
             reported = True
             location.report(SALES, "s3")
 
-    location.warehouse.fake.fail = report_during_sql  # type: ignore[assignment]
+    location.warehouse.fake.fail = report_during_sql
     location.run(request)
     assert reported
     location.now = time.time() + 120
