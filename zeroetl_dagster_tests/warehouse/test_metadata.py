@@ -85,3 +85,32 @@ def test_columns_that_must_not_be_null_are_said_to_be_so(cursor: Any) -> None:
     for statement in asked.values():
         cursor.execute(statement)
         assert [row[0] for row in cursor.fetchall()] == [True, True, False, False]
+
+
+def test_what_sqlalchemy_asks_for_when_it_reflects_a_table(cursor: Any) -> None:
+    def ask(statement: str) -> list[Any]:
+        cursor.execute(statement)
+        return list(cursor.fetchall())
+
+    assert ask("show transaction isolation level") == [["serializable"]]
+    cursor.execute("COMMENT ON COLUMN driver.sold.at IS 'its day'")
+    cursor.execute("COMMENT ON TABLE driver.sold IS 'tickets'")
+    assert ask("SELECT pg_catalog.col_description('driver.sold'::regclass::oid, 2)") == [["its day"]]
+    assert ask("SELECT obj_description(oid) FROM pg_class WHERE relname = 'sold'") == [["tickets"]]
+    assert ask(
+        "SELECT t.contype, t.conkey, pg_catalog.pg_get_constraintdef(t.oid, true)::varchar(512) FROM pg_constraint t "
+        'WHERE t.conrelid = \'"driver"."sold"\'::regclass::oid'
+    ) == [["p", [1, 2], "PRIMARY KEY (id, at)"]]
+    assert ask(
+        "SELECT TRIM(TRAILING ';' FROM pg_catalog.pg_get_viewdef(c.oid, true)), "
+        "pg_catalog.array_to_string(c.relacl, '\\n') FROM pg_class c WHERE c.relname = 'bound'"
+    ) == [["SELECT id FROM driver.sold", None]]
+    cursor.execute(
+        "SELECT pg_catalog.format_type(a.atttypid, a.atttypmod) FROM pg_attribute a JOIN pg_class c ON c.oid = "
+        "a.attrelid WHERE c.relname = 'sold' ORDER BY attnum"
+    )
+    assert [column[0] for column in cursor.description] == ["format_type"]
+    shown = ["integer", "date", "numeric(8,2)", "character(3)"]
+    assert [row[0] for row in cursor.fetchall()] == shown
+    assert ask("SELECT typdefault, pg_catalog.pg_type_is_visible(oid) FROM pg_type WHERE typtype = 'd'") == []
+    assert ask("SELECT enumlabel FROM pg_catalog.pg_enum") == []

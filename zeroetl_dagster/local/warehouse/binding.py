@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import duckdb
 from sqlglot import exp
 
-from zeroetl_dagster.local.warehouse.dialect import parse
+from zeroetl_dagster.local.warehouse.dialect import names, parse
 from zeroetl_dagster.local.warehouse.errors import SqlError, not_implemented
 from zeroetl_dagster.local.warehouse.meaning import SessionFunctions, meaning
 from zeroetl_dagster.local.warehouse.naming import name_columns
@@ -111,7 +111,9 @@ class Binder:
         bound, columns = Bound(), dict[int, list[Column]]()
         name_columns(tree)
         self._resolve(tree, bound, columns, target, privilege)
+        self._number_relations(tree)
         self._navigate(tree)
+        _need_exact_names(tree, columns.values())
         self._expand_aliases(tree)
         texts = text_types(tree, lambda table: columns.get(id(table))) if isinstance(tree, exp.Query) else None
         meant = meaning(tree, self.functions, self.user)
@@ -205,14 +207,19 @@ class Binder:
         alias.set("columns", names)
         table.replace(exp.Subquery(this=holder.this, alias=alias))
 
+    def _number_relations(self, tree: exp.Expr) -> None:
+        """`'public.sales'::regclass` is the number of that relation."""
+        for cast in list(tree.find_all(exp.Cast)):
+            if cast.to.sql().upper() == "REGCLASS" and isinstance(cast.this, exp.Literal):
+                relation = self.catalogue.need(names(cast.this.this, True))
+                cast.replace(exp.Literal.number(relation.oid))
+
     # ---- SUPER values, and aliases of the same SELECT ----------------------------------------------------------------
 
     def _navigate(self, tree: exp.Expr) -> None:
         """`t.item.price` where `item` is a SUPER column: steps into the value. Names of tables lose their databases."""
         for dot in list(tree.find_all(exp.Dot)):
-            if isinstance(dot.expression, exp.Func) and dot.this.name.lower() == "pg_catalog":
-                dot.replace(dot.expression)
-            elif isinstance(dot.expression, exp.Identifier):
+            if isinstance(dot.expression, exp.Identifier):
                 dot.replace(exp.Bracket(this=dot.this, expressions=[exp.Literal.string(dot.expression.name)]))
         for column in list(tree.find_all(exp.Column)):
             parts = [part.name for part in column.parts if isinstance(part, exp.Identifier)]
@@ -248,6 +255,19 @@ class Binder:
             self.describe(probe.sql("duckdb"))
         except duckdb.Error:  # no such column: it is the alias
             column.replace(exp.Paren(this=meant.copy()))
+
+
+def _need_exact_names(tree: exp.Expr, columns: Iterable[list[Column]]) -> None:
+    """DuckDB does not tell names of columns apart by case. Raises `SqlError` (42703)."""
+    known = {column.name for some in columns for column in some}
+    mixed = {name.lower() for name in known if name != name.lower()}
+    if not mixed:
+        return
+    given = {one.alias for one in tree.find_all(exp.Alias)}
+    given |= {name.name for alias in tree.find_all(exp.TableAlias) for name in alias.columns}
+    for column in tree.find_all(exp.Column):
+        if column.name.lower() in mixed and column.name not in known | given:
+            raise SqlError("42703", f'column "{column.name}" does not exist')
 
 
 def _rename(table: exp.Table, name: str) -> None:

@@ -169,4 +169,6 @@ def _folded(node: exp.Expr, case_sensitive: bool) -> exp.Expr:
             return exp.Parameter(this=exp.Literal.number(found[1]))
         if node.name.upper() == "DEFAULT" and not node.this.quoted:
             return exp.Var(this="DEFAULT")
+    elif isinstance(node, exp.Dot) and isinstance(node.expression, exp.Func) and node.this.name.lower() == "pg_catalog":
+        return node.expression  # a function of the catalogue, with its schema
     return node

@@ -191,7 +191,9 @@ MACROS: dict[str, list[tuple[str, str]]] = {
             "ELSE '' END",
         )
     ],
+    "array_to_string": [("texts, separator", "CAST(texts AS VARCHAR)")],  # of access lists, which are not kept as lists
     "pg_table_is_visible": [("oid", "true")],
+    "pg_type_is_visible": [("oid", "true")],
     "pg_function_is_visible": [("oid", "true")],
     "pg_get_expr": [("code, oid", "CAST(code AS VARCHAR)"), ("code, oid, pretty", "CAST(code AS VARCHAR)")],
     "format_encoding": [("code", "CASE code WHEN 0 THEN 'none' ELSE 'az64' END")],

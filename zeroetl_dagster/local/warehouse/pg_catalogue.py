@@ -109,7 +109,8 @@ def _pg_type(facts: Facts) -> str:
     listed = values("oid:INTEGER, typname:VARCHAR, typlen:SMALLINT", rows)
     return (
         "SELECT *, 11 AS typnamespace, 100 AS typowner, 'b' AS typtype, true AS typisdefined, ',' AS typdelim, 0 AS "
-        f"typrelid, 0 AS typelem, 0 AS typbasetype, -1 AS typtypmod, false AS typnotnull, 0 AS typndims FROM ({listed})"
+        f"typrelid, 0 AS typelem, 0 AS typbasetype, -1 AS typtypmod, false AS typnotnull, 0 AS typndims, "
+        f"CAST(NULL AS VARCHAR) AS typdefault FROM ({listed})"
     )
 
 
@@ -205,7 +206,7 @@ VIEWS: dict[str, Callable[[Facts], str]] = {
     "pg_indexes": nothing(
         "schemaname:VARCHAR, tablename:VARCHAR, indexname:VARCHAR, tablespace:VARCHAR, indexdef:VARCHAR"
     ),
-    "pg_constraint": _pg_constraint,
+    "pg_constraint": _pg_constraint, "pg_enum": nothing("oid:INTEGER, enumtypid:INTEGER, enumlabel:VARCHAR"),
     "pg_proc_info": nothing(
         "prooid:INTEGER, proname:VARCHAR, pronamespace:INTEGER, proowner:INTEGER, prokind:VARCHAR, prosrc:VARCHAR"
     ),

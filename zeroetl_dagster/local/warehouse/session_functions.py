@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from sqlglot import exp
@@ -59,7 +59,13 @@ def session_functions(session: Session) -> SessionFunctions:
         "has_table_privilege": _privilege(session, _table_privilege),
         "has_schema_privilege": _privilege(session, _schema_privilege),
         "has_database_privilege": _privilege(session, lambda rights, _, name, one: rights.has_database(name, one)),
-        "pg_get_userbyid": lambda a: duck("getvariable", text("nobody")) if not a else _name_of(session, a[0]),
+        "pg_get_userbyid": lambda a: _chosen(
+            a[:1], {(number,): name for name, number in session.system_views.user_ids().items()}, text("unknown")
+        ),
+        "pg_get_viewdef": lambda a: _chosen(a[:1], session.system_views.view_definitions()),
+        "pg_get_constraintdef": lambda a: _chosen(a[:1], session.system_views.key_definitions()),
+        "obj_description": lambda a: _chosen([a[0], exp.Literal.number(0)], session.system_views.comments()),
+        "col_description": lambda a: _chosen(a[:2], session.system_views.comments()),
     }
 
 
@@ -91,12 +97,15 @@ def _schema_privilege(rights: Rights, session: Session, name: str, privilege: st
     return rights.has_schema(session.database, names(name, session.case_sensitive)[-1], privilege)
 
 
-def _name_of(session: Session, user_id: exp.Expr) -> exp.Expr:
-    """The user of an id: a search among the users there are."""
-    whens = [
-        exp.If(this=exp.EQ(this=user_id.copy(), expression=exp.Literal.number(number)), true=text(name))
-        for name, number in session.system_views.user_ids().items()
-    ]
-    for when in whens:
-        when.this.meta["ours"] = True
-    return exp.Case(ifs=whens, default=text("unknown"))
+def _chosen(
+    numbers: list[exp.Expr], known: Mapping[tuple[int, ...], str], otherwise: exp.Expr | None = None
+) -> exp.Expr:
+    """What the catalogue has under these numbers: a search among all there is."""
+    whens = []
+    for key, found in known.items():
+        same = [exp.EQ(this=a.copy(), expression=exp.Literal.number(b)) for a, b in zip(numbers, key, strict=True)]
+        for one in same:
+            one.meta["ours"] = True
+        whens.append(exp.If(this=exp.and_(*same), true=text(found)))
+    otherwise = otherwise or cast(exp.null(), "VARCHAR")
+    return exp.Case(ifs=whens, default=otherwise) if whens else otherwise

@@ -13,6 +13,8 @@ from zeroetl_dagster.local.warehouse.session import Result, Session
 from zeroetl_dagster.local.warehouse.types import MAX_VARCHAR, RedshiftType
 
 _TEXT = RedshiftType("character varying", MAX_VARCHAR)
+# PostgreSQL's other spellings of settings, which SQLAlchemy asks for.
+_SPELLED = {"transaction isolation level": "transaction_isolation", "time zone": "timezone"}
 _LIKE = r"(?:\s+LIKE\s+'([^']*)')?(?:\s+LIMIT\s+(\d+))?\s*$"
 
 
@@ -24,6 +26,7 @@ def show(session: Session, statement: Statement, _: Sequence[Any]) -> Result:
     if re.match(r"(VIEW|TABLE|PROCEDURE|EXTERNAL|DATASHARES|MODEL|CONSTRAINTS|FUNCTIONS)\b", what, re.IGNORECASE):
         raise not_implemented(f"SHOW {what.split()[0].upper()}")
     name = what.strip().lower()
+    name = _SPELLED.get(name, name)
     if name == "all":
         rows = sorted(session.settings.items())
         return Result("SHOW", [Column("name", _TEXT), Column("setting", _TEXT)], rows)

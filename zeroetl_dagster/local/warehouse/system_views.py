@@ -11,10 +11,11 @@ import duckdb
 from sqlglot import exp
 
 from zeroetl_dagster.local.warehouse import catalogue_views, views
+from zeroetl_dagster.local.warehouse.catalogue_sources import primary_keys
 from zeroetl_dagster.local.warehouse.catalogue_views import Facts
 from zeroetl_dagster.local.warehouse.dialect import quoted
 from zeroetl_dagster.local.warehouse.errors import SqlError
-from zeroetl_dagster.local.warehouse.relations import Column, Relation
+from zeroetl_dagster.local.warehouse.relations import Body, Column, Relation
 from zeroetl_dagster.local.warehouse.types import from_duckdb
 
 if TYPE_CHECKING:
@@ -63,6 +64,25 @@ class SystemViews:
 
     def user_id(self, name: str) -> int:
         return self.user_ids().get(name, 1)
+
+    def view_definitions(self) -> dict[tuple[int, ...], str]:
+        """Of the views of this database, by oid."""
+        made = [one for kind in ("view", "late", "mv") for one in self._relations(kind)]
+        return {(one.oid,): Body.parse(one.body).text for one in made if one.body is not None}
+
+    def key_definitions(self) -> dict[tuple[int, ...], str]:
+        """Of the primary keys of this database, by oid."""
+        found: dict[tuple[int, ...], list[str]] = {}
+        rows = f"SELECT oid, column_name FROM ({primary_keys(self._facts('pg_constraint'))}) ORDER BY oid, sequence"
+        for oid, column in self.session.relations.rows(rows):
+            found.setdefault((oid,), []).append(column)
+        return {oid: f"PRIMARY KEY ({', '.join(columns)})" for oid, columns in found.items()}
+
+    def comments(self) -> dict[tuple[int, ...], str]:
+        """Of the relations and columns of this database, by oid and number of the column, 0 for the relation."""
+        described = catalogue_views.VIEWS["pg_catalog", "pg_description"](self._facts("pg_description"))
+        rows = self.session.relations.rows(f"SELECT objoid, objsubid, description FROM ({described})")
+        return {(oid, number): comment for oid, number, comment in rows}
 
     def _definition(self, schema: str, name: str) -> str | None:
         session, namespace = self.session, self.session.namespace
