@@ -25,6 +25,7 @@ from zeroetl_dagster.exports.catalogue import (
 from zeroetl_dagster.exports.export_task import ExportPlan, Queued, Task
 from zeroetl_dagster.exports.names import SourceTable, catalogue_names, parse_table
 from zeroetl_dagster.exports.snapshots import NoSnapshot
+from zeroetl_dagster.exports.types import ExportedColumn
 from zeroetl_dagster.settings.exports import SnapshotExportSettings
 
 Report = Callable[[str], None]
@@ -269,9 +270,22 @@ class CatalogueOfDay:
             export_id=self.export_id,
             location=entry.location,
             columns=manifest_columns(entry.columns),
-            exported=entry.columns,
+            exported=self._exported(entry),
             files=entry.files,
             size_bytes=entry.size_bytes,
+        )
+
+    def _exported(self, entry: manifest.WrittenTable) -> tuple[ExportedColumn, ...]:
+        """The manifest's columns, with the numeric types that the configuration knows better."""
+        given = {
+            name.lower(): kind for name, kind in self.settings.catalogue.source_types.get(entry.table.label, {}).items()
+        }
+        unknown = sorted(set(given) - {column.name.lower() for column in entry.columns})
+        if unknown:
+            self.report(f"catalogue.source_types: {entry.table.label} has no column {', '.join(unknown)}")
+        return tuple(
+            replace(column, original_type=given.get(column.name.lower(), column.original_type))
+            for column in entry.columns
         )
 
     def _crawl(

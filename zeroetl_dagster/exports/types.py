@@ -7,8 +7,8 @@ view casts. Rules of the cast, the same for every engine:
 * A value that its type cannot hold in Trino is NULL in the typed view and stays as it was in the table below it:
   `numeric` NaN and Infinity, dates and timestamps `infinity` and BC, MySQL's `0000-00-00`.
 * `numeric(p,s)` is `decimal(p,s)`. Where the manifest tells p but not s, `decimal(38,p)` holds every value exactly up
-  to p = 19. Otherwise (no precision, more than 38 digits) it is `double`, which does hold NaN and Infinity. `money` is
-  `decimal(19,2)`.
+  to p = 19. Otherwise (no precision, more than 38 digits) it is `double`, which does hold NaN and Infinity, and only 15
+  digits exactly. `catalogue.source_types` tells the true type of a column. `money` is `decimal(19,2)`.
 * Timestamps have milliseconds, Athena's resolution; `timestamptz` becomes a `timestamp` in UTC.
 * `character(n)` loses its blank padding, which has no meaning in the source and would break joins.
 * `tinyint(1)` of MySQL is `boolean`.

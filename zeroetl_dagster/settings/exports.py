@@ -23,6 +23,8 @@ SnapshotType = Literal["automated", "manual", "awsbackup", "shared", "public"]
 _PARTIAL_EXPORT_NAME = re.compile(r"[A-Za-z0-9$_]+")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _GLUE_NAME = re.compile(r"[a-z0-9_]{1,255}")
+_SOURCE_TYPE = re.compile(r"(?:numeric|decimal)\(\s*(\d+)\s*,\s*(\d+)\s*\)", re.IGNORECASE)
+_MAX_DIGITS = 38  # of Trino's decimals
 _MAX_EXPORT_ONLY_BYTES = 200 * 1024
 
 
@@ -83,13 +85,29 @@ class CrawlerSettings(Settings):
 
 
 class CatalogueSettings(Settings):
-    """Where the tables appear. `register` reads the export's own manifest (no DPU); `crawler` asks a Glue crawler."""
+    """Where the tables appear. `register` reads the export's own manifest (no DPU); `crawler` asks a Glue crawler.
+
+    `source_types` says what the manifest does not: `numeric(p,s)` of columns, by table, for their typed views.
+    """
 
     mode: Literal["register", "crawler"] = "register"
     database: str
     crawler: CrawlerSettings | None = None
     partition_key: str = "snapshot_date"
     names: dict[str, str] = Field(default_factory=dict)
+    source_types: dict[str, dict[str, str]] = Field(default_factory=dict)
+
+    @field_validator("source_types")
+    @classmethod
+    def _numeric_types(cls, value: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+        for table, columns in value.items():
+            for column, kind in columns.items():
+                found = _SOURCE_TYPE.fullmatch(kind)
+                if found is None or not 0 <= int(found[2]) <= int(found[1]) <= _MAX_DIGITS or int(found[1]) == 0:
+                    raise ValueError(
+                        f"{table}: {column}: {kind!r} is not `numeric(p,s)` with 1 <= p <= 38 and 0 <= s <= p"
+                    )
+        return value
 
     @field_validator("database", "partition_key")
     @classmethod

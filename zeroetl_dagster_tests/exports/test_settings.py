@@ -55,6 +55,10 @@ def load(**more: Any) -> SnapshotExportSettings:
             "must differ from `database`",
         ),
         ({"catalogue": {"database": "shop", "names": {"public.Sales": "Sales"}}}, "lower-case letters"),
+        (
+            {"catalogue": {"database": "shop", "source_types": {"public.sales": {"price": "decimal(2,8)"}}}},
+            "public.sales: price: 'decimal(2,8)' is not `numeric(p,s)`",
+        ),
         ({"time_zone": "Tokyo"}, "is not a time zone"),
         ({"schedule": {"timezone": "JST9"}}, "is not a time zone"),
         ({"retention_days": 0}, "`retention_days` is 0"),

@@ -55,6 +55,18 @@ def test_the_newest_days_view_is_the_source_with_its_own_types(whole: Whole) -> 
     assert whole.latest("public_sales") == SALES
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_numeric_column_has_the_scale_that_the_configuration_tells(shop: Shop, mode: str) -> None:
+    shop.snapshot()
+    pipeline = Pipeline(shop, shop.settings(f"scale_{mode}", mode=mode))
+    told = {"public.sales": {"Price": "numeric(8,2)"}, "public.gone": {"x": "numeric(1,0)"}}
+    catalogue = pipeline.settings.catalogue.model_copy(update={"source_types": told})
+    pipeline.settings = pipeline.settings.model_copy(update={"catalogue": catalogue})
+    assert pipeline.run().success
+    found = shop.query(f"SELECT DISTINCT typeof(price) FROM scale_{mode}_lake.public_sales_latest")
+    assert found == [("decimal(8,2)",)]
+
+
 def test_a_table_without_rows_is_there_and_has_none(whole: Whole) -> None:
     assert whole.latest("public_empty") == []
     told = metadata(whole.result, whole.pipeline.settings.name, "public", "empty")
