@@ -100,3 +100,14 @@ def test_the_instance_file_and_the_workspace_are_the_ones_dagster_reads() -> Non
     assert (ROOT / "dagster.yaml").resolve() == (ROOT / "zeroetl_dagster" / "dagster.yaml").resolve()
     workspace = yaml.safe_load((ROOT / "workspace.yaml").read_text())
     assert workspace["load_from"][0]["python_module"]["module_name"] == "zeroetl_dagster.definitions"
+
+
+def test_the_code_location_has_one_name_however_dagster_finds_it() -> None:
+    """Sensors, cursors and schedules belong to a location's name: what the demo switched on stays on afterwards."""
+    from dagster._core.workspace.load_target import PyProjectFileTarget, WorkspaceFileTarget
+
+    from zeroetl_dagster.cli.demo.dagster_dev import LOCATION
+
+    targets = (PyProjectFileTarget(str(ROOT / "pyproject.toml")), WorkspaceFileTarget([str(ROOT / "workspace.yaml")]))
+    names = [origin.location_name for target in targets for origin in target.create_origins()]
+    assert names == [LOCATION, LOCATION]
