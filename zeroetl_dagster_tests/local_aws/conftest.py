@@ -329,3 +329,10 @@ def refused(action: Callable[[], Any]) -> dict[str, Any]:
         action()
     error: dict[str, Any] = dict(caught.value.response["Error"])
     return error
+
+
+@pytest.fixture
+def arns(bed: Bed) -> tuple[str, str]:
+    """Of a fit source and a fit target."""
+    cluster, namespace = bed.landscape()
+    return cluster["DBClusterArn"], namespace["namespaceArn"]
