@@ -24,6 +24,9 @@ from zeroetl_dagster.settings.connections import Identity, RedshiftConnection
 IdentityName = Literal["admin", "watch", "marts"]
 _CREDENTIALS_SECONDS = 900
 _RENEW_BEFORE_SECONDS = 60
+# `watch` reads catalogue views within a sensor's tick, which Dagster ends after 60 s: with a statement left running and
+# a thread of the code server waiting for it, every tick anew.
+_WATCH_SECONDS = 45.0
 _LOGIN_REFUSED = ("28000", "28P01")
 _PAUSED = ("paused", "pausing", "resuming")
 # Statements carry secrets in a few places: CREATE and ALTER USER, COPY and UNLOAD.
@@ -151,6 +154,11 @@ class RedshiftSession:
             cursor.execute(sql, tuple(params)) if params else _execute_plain(cursor, sql)
         except redshift_connector.ProgrammingError as error:
             raise self._explained(error, sql) from None
+        except TimeoutError:
+            self._cancel_quietly()
+            raise RedshiftUnavailable(
+                f"{self._where}: no answer within {_WATCH_SECONDS:g} s (to: {_shown(sql)}); it is busy, or hangs"
+            ) from None
         except (redshift_connector.OperationalError, redshift_connector.InterfaceError, OSError) as error:
             raise RedshiftUnavailable(f"{self._where}: the connection was lost: {error}") from error
         except Exception:
@@ -293,7 +301,7 @@ class Redshift:
         for attempt in (1, 2):
             login = self._login(identity, database, fresh=attempt == 2)
             try:
-                return self._open(host, port, database, login)
+                return self._open(host, port, database, login, _WATCH_SECONDS if identity == "watch" else None)
             except _LoginRefused as refused:
                 if attempt == 2:
                     raise RedshiftDenied(
@@ -301,7 +309,9 @@ class Redshift:
                     ) from None
         raise AssertionError("unreachable")
 
-    def _open(self, host: str, port: int, database: str, login: Login) -> RedshiftSession:
+    def _open(
+        self, host: str, port: int, database: str, login: Login, statement_seconds: float | None
+    ) -> RedshiftSession:
         import redshift_connector
 
         where = f"{self._where()} as {login.user}"
@@ -327,8 +337,8 @@ class Redshift:
         except OSError as error:
             raise RedshiftUnavailable(f"{self._where()} at {host}:{port}: {error}") from None
         connection.autocommit = True
-        # The timeout was for connecting; a statement may take as long as it takes.
-        connection._usock.settimeout(None)
+        # The timeout was for connecting; a statement may take as long as it takes, unless a sensor waits for it.
+        connection._usock.settimeout(statement_seconds)
         return RedshiftSession(connection, where, (host, port))
 
     def _ssl(self) -> bool:

@@ -266,6 +266,19 @@ def test_a_session_can_be_cancelled_from_another_thread(warehouse: Warehouse) ->
         assert session.query("SELECT 1").rows == [(1,)]
 
 
+def test_a_watcher_does_not_wait_for_ever(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tick that Dagster gives up on leaves its thread in the code server; one that gives up itself says why."""
+    monkeypatch.setattr("zeroetl_dagster.connections.redshift._WATCH_SECONDS", 0.2)
+    redshift = warehouse.redshift()
+    with redshift.session("watch") as session:
+        with pytest.raises(RedshiftUnavailable, match=r"no answer within .* s \(to: WITH"):
+            session.query(SLOW)
+    with redshift.session("watch") as session:
+        assert session.query("SELECT 1").rows == [(1,)]
+    with redshift.session("marts") as session:
+        assert session._connection._usock.gettimeout() is None, "a mart takes as long as it takes"
+
+
 def test_a_connection_that_is_lost_is_unavailable_not_an_sql_error(warehouse: Warehouse) -> None:
     with warehouse.redshift().session("admin") as session:
         session._connection._usock.shutdown(2)
