@@ -282,3 +282,13 @@ def test_fractions_of_a_second_end_without_zeros(printed: Any) -> None:
     printed.execute("SET timezone TO 'Asia/Kolkata'")
     printed.execute("SELECT '2020-01-01 00:00:00+00'::TIMESTAMPTZ")
     assert printed.fetchone() == ("2020-01-01 05:30:00+05:30",)
+
+
+def test_intervals_and_zoned_times_reach_the_driver_as_they_are(sql: Sql) -> None:
+    hours = dt.timedelta(hours=36, seconds=0.5)
+    assert sql(
+        f"SELECT INTERVAL '{hours.total_seconds()} seconds', TIMESTAMP '2020-01-05 12:00' - DATE '2020-01-01'"
+    ) == [(hours, dt.timedelta(days=4, hours=12))]
+    assert sql("SELECT INTERVAL '-2 hours', '23:30:00-05'::TIMETZ, '10:00:00.5+09'::TIMETZ") == [
+        (dt.timedelta(hours=-2), dt.time(4, 30, tzinfo=dt.UTC), dt.time(1, 0, 0, 500000, tzinfo=dt.UTC))
+    ]

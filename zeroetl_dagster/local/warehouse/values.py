@@ -68,6 +68,16 @@ def _micros(value: dt.datetime) -> bytes:
     return struct.pack("!q", (naive - _EPOCH) // dt.timedelta(microseconds=1))
 
 
+_MICROSECOND = dt.timedelta(microseconds=1)
+
+
+def _zoned_time(value: dt.time) -> bytes:
+    """In UTC, as Redshift keeps it."""
+    moment = dt.datetime.combine(_EPOCH, value) - (value.utcoffset() or dt.timedelta())
+    clock = moment - moment.replace(hour=0, minute=0, second=0, microsecond=0)
+    return struct.pack("!qi", clock // _MICROSECOND, 0)
+
+
 _BINARY: dict[int, Callable[[Any], bytes]] = {
     16: lambda v: b"\x01" if v else b"\x00",
     20: lambda v: struct.pack("!q", v),
@@ -77,6 +87,10 @@ _BINARY: dict[int, Callable[[Any], bytes]] = {
     701: lambda v: struct.pack("!d", v),
     1114: _micros,
     1184: _micros,
+    1186: lambda v: struct.pack("!qi", v // _MICROSECOND, 0),  # microseconds and months, as PostgreSQL 8.0 has them
+    1188: lambda v: struct.pack("!i", v.days // 30),  # a month comes from DuckDB as thirty days
+    1190: lambda v: struct.pack("!q", v // _MICROSECOND),
+    1266: _zoned_time,
 }
 
 
