@@ -147,6 +147,9 @@ def test_before_that_the_integration_is_pending(sql: Sql) -> None:
 def test_alter_database_reaches_the_replicator(redshift: Redshift, sql: Sql, zetl: Catalog) -> None:
     sql('ALTER DATABASE zetl INTEGRATION REFRESH TABLE public."Orders", public.broken')
     assert redshift.replicator.asked[-1][1].tables == (("public", "Orders"), ("public", "broken"))
+    for typed in ("public.nothing", 'public."orders"', "public.Orders"):
+        with pytest.raises(redshift_connector.Error, match="'42P01'.* is not replicated into database"):
+            sql(f"ALTER DATABASE zetl INTEGRATION REFRESH TABLE {typed}")
     sql("ALTER DATABASE zetl INTEGRATION REFRESH INERROR TABLES IN SCHEMA public")
     assert redshift.replicator.asked[-1][1].scope == "INERROR"
     sql("ALTER DATABASE zetl INTEGRATION SET ACCEPTINVCHARS = TRUE REFRESH_INTERVAL 120")

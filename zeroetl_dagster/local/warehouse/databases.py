@@ -88,6 +88,9 @@ def alter_integration(session: Session, statement: Statement, _: Sequence[Any]) 
     from zeroetl_dagster.local.stream.replicator import Refresh
 
     tables = tuple(tuple(name) for name in args.get("tables", ()))
+    for schema, table in tables:
+        if session.relations.find(doc["name"], schema, table) is None:
+            raise SqlError("42P01", f'table "{schema}.{table}" is not replicated into database "{doc["name"]}"')
     replicator.refresh(*where, Refresh(args["scope"], tuple(args.get("schemas", ())), tables))
     return Result(statement.tag)
 
