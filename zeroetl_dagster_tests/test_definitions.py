@@ -93,7 +93,7 @@ def test_what_is_missing_is_said_when_something_is_materialized(
     failure = next(event for event in result.all_events if event.is_step_failure)
     assert failure.step_failure_data.error is not None
     cause = failure.step_failure_data.error.cause or failure.step_failure_data.error
-    assert "AWS connection aws_default: no Region. Set `region:` of the connection, AWS_REGION" in cause.message
+    assert "AWS connection aws_default: no Region. Set `region:` of the connection, AWS_DEFAULT_REGION" in cause.message
 
 
 def test_the_instance_file_and_the_workspace_are_the_ones_dagster_reads() -> None:

@@ -25,6 +25,10 @@ THROTTLED_CODES = frozenset(
 )
 _UNAVAILABLE_CODES = frozenset({"ServiceUnavailable", "InternalFailure", "InternalError", "ServiceFailure"})
 _TRY_WITHOUT_AN_ACCOUNT = 'to try without an account: eval "$(zeroetl local env)"'
+# boto3 reads AWS_DEFAULT_REGION; AWS_REGION is for AWS's other SDKs.
+_NO_REGION = (
+    "no Region. Set `region:` of the connection, AWS_DEFAULT_REGION or the profile's region; " + _TRY_WITHOUT_AN_ACCOUNT
+)
 
 
 class AwsError(Exception):
@@ -71,7 +75,7 @@ class Aws:
         with self._lock:
             region = self._made_session().region_name
         if not region:
-            raise AwsError(f"AWS connection {self.name}: no Region. Set `region:` of the connection or AWS_REGION")
+            raise AwsError(f"AWS connection {self.name}: {_NO_REGION}")
         return str(region)
 
     def account_id(self) -> str:
@@ -183,9 +187,7 @@ def explained(name: str) -> Iterator[None]:
     try:
         yield
     except exceptions.NoRegionError:
-        raise AwsError(
-            f"{where}: no Region. Set `region:` of the connection, AWS_REGION, or the profile's region"
-        ) from None
+        raise AwsError(f"{where}: {_NO_REGION}") from None
     except exceptions.InvalidRegionError as error:
         raise AwsError(f"{where}: {error} A Region is written like eu-central-1") from None
     except (exceptions.ClientError, exceptions.BotoCoreError) as error:

@@ -83,11 +83,13 @@ def test_half_a_key(bare: pytest.MonkeyPatch) -> None:
 def test_no_region(signed_in: pytest.MonkeyPatch) -> None:
     signed_in.delenv("AWS_REGION")
     signed_in.delenv("AWS_DEFAULT_REGION")
-    with pytest.raises(AwsError, match="AWS connection aws: no Region. Set `region:` of the connection, AWS_REGION"):
+    with pytest.raises(AwsError, match="AWS connection aws: no Region. Set `region:` of the connection, AWS_DEFAULT_"):
         Aws().client("rds")
     with pytest.raises(AwsError, match="AWS connection aws: no Region"):
         _ = Aws().region
     assert Aws(AwsAccount(region="eu-central-1")).region == "eu-central-1"
+    signed_in.setenv("AWS_DEFAULT_REGION", "eu-west-1")  # as the message says
+    assert Aws().region == "eu-west-1"
 
 
 def test_a_region_that_cannot_be_one(signed_in: pytest.MonkeyPatch) -> None:
