@@ -130,6 +130,13 @@ VALUES: list[tuple[str, str | None]] = [
     ("map_filter(MAP(ARRAY['a'], ARRAY[1.00]), (k, v) -> v / 3 = 0.33)", "{a=1.00}"),
     ("transform(ARRAY[ARRAY[1.00]], x -> transform(x, y -> y / 3))", "[[0.33]]"),
     ("reduce(ARRAY[1, 2], CAST(0 AS decimal(10,2)), (s, x) -> s + x, s -> s / 2)", "1.50"),
+    # whole numbers stay whole
+    ("floor(7) / 2", "3"),
+    ("ceil(7) / 2", "3"),
+    ("round(7) / 2", "3"),
+    ("typeof(sign(2))", "integer"),
+    ("typeof(bitwise_and(1, 2))", "bigint"),
+    ("length(X'4142')", "2"),
     # an export's numbers are text: NaN among them
     ("count_if(x > 1) FROM (VALUES CAST('NaN' AS double), 2e0) t(x)", "1"),
     ("count_if(x <> x) FROM (VALUES CAST('NaN' AS double), 2e0) t(x)", "1"),

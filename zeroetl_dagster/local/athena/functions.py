@@ -168,8 +168,10 @@ def _random(node: Any, arguments: list[Any], types: ScopeTypes) -> Any:
 
 def _sign(node: Any, arguments: list[Any], types: ScopeTypes) -> Any:
     kind = types.of(arguments[0])
-    name = kind.name if kind is not None else ""
-    return cast(call("sign", arguments[0]), {"double": "DOUBLE", "float": "REAL"}.get(name, "BIGINT"))
+    made = call("sign", arguments[0])
+    if kind is None or kind.name == "decimal":
+        return made
+    return cast(made, kind.duckdb)
 
 
 def _truncate(node: Any, arguments: list[Any], types: ScopeTypes) -> Any:

@@ -14,7 +14,7 @@ from sqlglot import exp
 from sqlglot.errors import OptimizeError
 from sqlglot.optimizer.scope import Scope, traverse_scope
 
-from zeroetl_dagster.local.athena import casts, checks, comparisons, functions, lambdas, unnest
+from zeroetl_dagster.local.athena import casts, checks, comparisons, functions, lambdas, texts, unnest
 from zeroetl_dagster.local.athena.build import call
 from zeroetl_dagster.local.athena.build import cast as _cast
 from zeroetl_dagster.local.athena.errors import Position, QueryFailed, not_supported
@@ -279,52 +279,22 @@ def _percentile(node: Any, types: ScopeTypes) -> Any:
 
 def _round(node: Any, types: ScopeTypes) -> Any:
     kind = types.of(node.this)
+    if kind is not None and kind.name in INTEGERS:
+        return _cast(node.copy(), kind.duckdb)
     if kind is None or kind.name != "decimal" or node.args.get("decimals") is None:
         return None
     precision, scale = _precision(kind)
     return _cast(node.copy(), f"DECIMAL({min(38, precision + 1)}, {scale})")
 
 
-def _substring(node: Any, types: ScopeTypes) -> Any:
-    if node.args.get("length") is None:
-        return call("trino_substr", node.this, node.args["start"])
-    return call("trino_substr3", node.this, node.args["start"], node.args["length"])
+def _whole(node: Any, types: ScopeTypes) -> Any:
+    """FLOOR and CEIL of a whole number are itself; DuckDB makes a double of it, and a division is another then."""
+    kind = types.of(node.this)
+    return node.this if kind is not None and kind.name in INTEGERS else None
 
 
-def _split_part(node: Any, types: ScopeTypes) -> Any:
-    return call("trino_split_part", node.this, node.args["delimiter"], node.args["part_index"])
-
-
-def _regexp_extract(node: Any, types: ScopeTypes) -> Any:
-    group = node.args.get("group")
-    if group is None or (isinstance(group, exp.Literal) and group.name == "0"):
-        return call("trino_regexp_extract", node.this, node.expression)
-    return call("trino_regexp_extract3", node.this, node.expression, group)
-
-
-def _regexp_replace(node: Any, types: ScopeTypes) -> Any:
-    """`$1` of Java is `\\1` of RE2."""
-    replacement = node.args.get("replacement")
-    if isinstance(replacement, exp.Lambda):
-        raise not_supported("regexp_replace with a function")
-    if isinstance(replacement, exp.Literal):
-        import re
-
-        text = re.sub(r"\\(.)|\$(\d)", lambda m: m[1] if m[1] else "\\" + m[2], replacement.name)
-        node.set("replacement", exp.Literal.string(text))
-    return None
-
-
-def _json_scalar(node: Any, types: ScopeTypes) -> Any:
-    path = node.expression
-    text = path.sql(dialect="duckdb").strip("'") if isinstance(path, exp.JSONPath) else path
-    return call("trino_json_scalar", node.this, text)
-
-
-def _json_extract(node: Any, types: ScopeTypes) -> Any:
-    path = node.expression
-    text = path.sql(dialect="duckdb").strip("'") if isinstance(path, exp.JSONPath) else path
-    return call("trino_json_extract", node.this, text)
+def _bits(node: Any, types: ScopeTypes) -> Any:
+    return _cast(exp.paren(node.copy(), copy=False), "BIGINT")
 
 
 def _bracket(node: Any, types: ScopeTypes) -> Any:
@@ -446,6 +416,7 @@ def _pipes(node: Any, types: ScopeTypes) -> Any:
 
 
 _RULES: dict[type[Any], Callable[[Any, ScopeTypes], Any]] = {
+    **texts.RULES,
     exp.EQ: comparisons.rewritten,
     exp.NEQ: comparisons.rewritten,
     exp.GT: comparisons.rewritten,
@@ -457,7 +428,6 @@ _RULES: dict[type[Any], Callable[[Any, ScopeTypes], Any]] = {
     exp.ArraySize: _size,
     exp.Extract: _extract,
     exp.UnixToTime: _unix_time,
-    exp.JSONExtract: _json_extract,
     exp.Div: _divide,
     exp.Mod: _modulo,
     exp.Sub: _subtract,
@@ -471,11 +441,12 @@ _RULES: dict[type[Any], Callable[[Any, ScopeTypes], Any]] = {
     exp.CountIf: _count_if,
     exp.ApproxQuantile: _percentile,
     exp.Round: _round,
-    exp.Substring: _substring,
-    exp.SplitPart: _split_part,
-    exp.RegexpExtract: _regexp_extract,
-    exp.RegexpReplace: _regexp_replace,
-    exp.JSONExtractScalar: _json_scalar,
+    exp.Floor: _whole,
+    exp.Ceil: _whole,
+    exp.BitwiseAnd: _bits,
+    exp.BitwiseOr: _bits,
+    exp.BitwiseXor: _bits,
+    exp.BitwiseNot: _bits,
     exp.Bracket: _bracket,
     exp.AtTimeZone: _at_time_zone,
     exp.Reduce: _reduce,
