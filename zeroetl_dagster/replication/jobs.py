@@ -11,6 +11,10 @@ from zeroetl_dagster.replication.resources import Pipeline, required_resources, 
 from zeroetl_dagster.settings.replication import IntegrationSettings, TableName, parse_table_name
 
 _STEPS = ("source", "target", "integration", "database")
+# A run whose process died is begun again, where the instance has run retries on (as this project's dagster.yaml): what
+# it does may be done again. A step that failed has said why, and is left to a person. Resync and teardown always are;
+# marts are asked for anew by their sensor, those that are still due.
+_RETRIED = {"dagster/max_retries": "2", "dagster/retry_on_asset_or_op_failure": "false"}
 
 
 class ResyncConfig(dg.Config):
@@ -36,6 +40,7 @@ def _provision(settings: IntegrationSettings) -> Any:
         f"{settings.name}_provision",
         selection=dg.AssetSelection.assets(*(step_key(settings.name, step) for step in _STEPS)),
         executor_def=dg.in_process_executor,
+        tags=_RETRIED,
         description="Ensures or verifies source, target, integration and database; safe to run again.",
     )
 
@@ -46,6 +51,7 @@ def _checks(settings: IntegrationSettings, tables: Sequence[TableName]) -> Any:
         f"{settings.name}_checks",
         selection=dg.AssetSelection.checks_for_assets(*keys),
         executor_def=dg.in_process_executor,
+        tags=_RETRIED,
         description="Every check of the pipeline, asked now: states, lag, rows. It wakes a Serverless workgroup.",
     )
 
