@@ -292,3 +292,25 @@ def test_intervals_and_zoned_times_reach_the_driver_as_they_are(sql: Sql) -> Non
     assert sql("SELECT INTERVAL '-2 hours', '23:30:00-05'::TIMETZ, '10:00:00.5+09'::TIMETZ") == [
         (dt.timedelta(hours=-2), dt.time(4, 30, tzinfo=dt.UTC), dt.time(1, 0, 0, 500000, tzinfo=dt.UTC))
     ]
+
+
+LAYOUTS = [
+    "(a INT) DISTSTYLE AUTO SORTKEY AUTO", "(a INT) ENCODE AUTO", "(a INT, b INT) INTERLEAVED SORTKEY(a, b)",
+    "(a INT ENCODE RAW DISTKEY SORTKEY, b INT ENCODE zstd NULL)", "(a INT) BACKUP NO DISTSTYLE KEY DISTKEY (a)",
+    "DISTSTYLE AUTO SORTKEY AUTO AS SELECT 1 AS a", "DISTKEY(a) COMPOUND SORTKEY(a, b) AS SELECT 1 AS a, 2 AS b",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layout_is_read_and_changes_nothing(sql: Sql, layout: str) -> None:
+    sql(f"CREATE TABLE laid {layout}")
+    assert sql("SELECT column_name FROM svv_columns WHERE table_name = 'laid' AND ordinal_position = 1") == [("a",)]
+    assert sql('SELECT "schema", "table" FROM svv_table_info WHERE "table" = \'laid\'') == [("public", "laid")]
+    sql("ALTER TABLE laid ALTER SORTKEY AUTO")
+    sql("ALTER TABLE laid ALTER ENCODE AUTO")
+    sql("DROP TABLE laid")
+
+
+def test_words_of_layout_are_names_elsewhere(sql: Sql) -> None:
+    sql("CREATE LOCAL TEMP TABLE words AS SELECT 'SORTKEY AUTO' AS note, 1 AS local")
+    assert sql("SELECT note, local FROM words") == [("SORTKEY AUTO", 1)]

@@ -85,7 +85,7 @@ def _databases(facts: Facts) -> str:
 
 def _table_info(facts: Facts) -> str:
     return (
-        f'SELECT database_name AS "database", schema_name AS "schema", CAST(r.oid AS INTEGER) AS table_id, name AS '
+        f'SELECT r.database_name AS "database", r.schema_name AS "schema", CAST(r.oid AS INTEGER) AS table_id, name AS '
         "\"table\", 'N' AS encoded, 'AUTO(ALL)' AS diststyle, CAST(NULL AS VARCHAR) AS sortkey1, 0 AS max_varchar, "
         "CAST(NULL AS VARCHAR) AS sortkey1_enc, 0 AS sortkey_num, 1::BIGINT AS size, 0::DECIMAL(10,4) AS pct_used, "
         "0::BIGINT "

@@ -27,9 +27,11 @@ _PLACEHOLDER = re.compile(
     r"""("(?:[^"]|"")*"|'(?:[^'\\]|\\.|'')*'|--[^\n]*|/\*.*?\*/)|\$(\d+)""",
     re.DOTALL,
 )
-# DISTKEY and SORTKEY of a column, which sqlglot reads as attributes of a table only.
-_COLUMN_ATTRIBUTE = re.compile(
-    r"""("(?:[^"]|"")*"|'(?:[^'\\]|\\.|'')*')|\b(?:DISTKEY|SORTKEY)\b(?!\s*(?:\(|AUTO|NONE))""", re.IGNORECASE
+# Layout that sqlglot does not read: DISTKEY and SORTKEY of a column, what is AUTO, INTERLEAVED; and LOCAL of TEMP.
+_LAYOUT = re.compile(
+    r"""("(?:[^"]|"")*"|'(?:[^'\\]|\\.|'')*')|\b(?:(?:DISTKEY|SORTKEY)\b(?!\s*(?:\(|AUTO|NONE))"""
+    r"""|(?:COMPOUND\s+)?SORTKEY\s+AUTO\b|ENCODE\s+AUTO\b|INTERLEAVED(?=\s+SORTKEY\b)|LOCAL(?=\s+TEMP))""",
+    re.IGNORECASE,
 )
 # Those that sqlglot's tree must know: aggregates and window functions, and what has a syntax of its own.
 _TYPED = (
@@ -137,7 +139,7 @@ def placeholders(sql: str) -> int:
 def parse(text: str, case_sensitive: bool) -> exp.Expr:
     """The tree of one statement: names folded and quoted, `$1` as a Parameter. Raises `SqlError` (42601, 0A000)."""
     if re.match(r"CREATE\b", text, re.IGNORECASE):
-        text = _COLUMN_ATTRIBUTE.sub(lambda m: m[1] or "", text)
+        text = _LAYOUT.sub(lambda m: m[1] or "", text)
     try:
         tree = sqlglot.parse_one(_PLACEHOLDER.sub(lambda m: m[1] or f"__p{m[2]}__", text), read=EmbeddedRedshift)
     except (ParseError, TokenError) as error:

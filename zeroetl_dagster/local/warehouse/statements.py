@@ -306,7 +306,7 @@ _SPECIAL: list[tuple[re.Pattern[str], Maker]] = [
         lambda m, cs: Statement("close", "CLOSE", args={"name": names(m[2], cs)[0]}),
     ),
     (
-        _special(rf"ALTER\s+TABLE\s+NAME\s+ALTER\s+(?:COLUMN\s+)?{IDENT}\s+ENCODE\s+\w+\s*$"),
+        _special(rf"ALTER\s+TABLE\s+NAME\s+ALTER\s+(?:(?:COLUMN\s+)?{IDENT}\s+ENCODE\s+\w+|ENCODE\s+AUTO)\s*$"),
         _simple("noop", "ALTER TABLE"),
     ),
     (_special(r"ANALYZE\b(?!\s+COMPRESSION).*$"), _simple("noop", "ANALYZE")),

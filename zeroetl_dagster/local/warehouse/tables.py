@@ -336,6 +336,8 @@ def _act(session: Session, relation: Relation, tree: exp.Expr, action: exp.Expr)
             )
         session.execute(f"ALTER TABLE {relation.sql} ADD COLUMN {definition.replace(' NOT NULL', '')}")
         session.relations.declare(relation, [*session.relations.columns(relation)[:-1], column])
+    elif isinstance(action, exp.Drop) and str(action.args.get("kind")).upper() == "CONSTRAINT":
+        raise not_implemented("ALTER TABLE … DROP CONSTRAINT")
     elif isinstance(action, exp.Drop):
         name = (action.args.get("tables") or [action.this])[0].name
         session.execute(f"ALTER TABLE {relation.sql} DROP COLUMN {quoted(name)}")
