@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import boto3
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError
 
 from zeroetl_dagster.local import supervisor, tickit
 from zeroetl_dagster.local.folder import DataFolder
@@ -149,17 +149,19 @@ def traffic(aws: boto3.Session, *, tps: float, stop: threading.Event) -> str:
 def connect_source(aws: boto3.Session) -> Any:
     """A psycopg2 connection to the source's TICKIT database as its master user.
 
-    Raises `LandscapeError` when the cluster or its instance is not there.
+    Raises `LandscapeError` when the cluster or its instance is not there, or nothing answers (after a `down`).
     """
     import psycopg2
 
     try:
         cluster = aws.client("rds").describe_db_clusters(DBClusterIdentifier=CLUSTER)["DBClusters"][0]
+        secret = aws.client("secretsmanager").get_secret_value(SecretId=cluster["MasterUserSecret"]["SecretArn"])
     except ClientError as error:
         if error.response["Error"]["Code"] == "DBClusterNotFoundFault":
             raise LandscapeError(f"there is no cluster {CLUSTER} yet: run `zeroetl local load-tickit`") from None
         raise
-    secret = aws.client("secretsmanager").get_secret_value(SecretId=cluster["MasterUserSecret"]["SecretArn"])
+    except (EndpointConnectionError, HTTPClientError):
+        raise LandscapeError("the embedded AWS does not answer any more: see `zeroetl local status`") from None
     login = json.loads(secret["SecretString"])
     return psycopg2.connect(
         host=cluster["Endpoint"],

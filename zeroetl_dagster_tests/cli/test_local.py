@@ -53,11 +53,20 @@ def until(condition: Callable[[], bool]) -> None:
     )
 
 
+def sessions(shell: Shell) -> int:
+    """Clients of the source, this one included."""
+    return _counted(shell, "pg_stat_activity WHERE datname = 'tickit' AND backend_type = 'client backend'")
+
+
 def listings(shell: Shell) -> int:
+    return _counted(shell, "listing")
+
+
+def _counted(shell: Shell, rows: str) -> int:
     connection = landscape.connect_source(aws(shell))
     try:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT COUNT(*) FROM listing")
+            cursor.execute(f"SELECT COUNT(*) FROM {rows}")
             count: int = cursor.fetchone()[0]
             return count
     finally:
@@ -243,6 +252,19 @@ def test_what_a_user_started_is_no_orphan(shell: Shell) -> None:
     code, written = shell.run("demo", "--data-dir", str(shell.data))
     assert code == 1 and f"already runs on {shell.data}" in written
     assert running(shell)
+
+
+def test_traffic_ends_with_a_word_when_its_aws_is_stopped(shell: Shell) -> None:
+    shell.local("up", "--detach")
+    assert shell.local("load-tickit", "--scale", "0.01")[0] == 0
+    process = shell.start("local", "traffic", "--data-dir", str(shell.data))
+    assert process.stdout is not None
+    assert "Ctrl-C stops" in process.stdout.readline()
+    until(lambda: sessions(shell) > 1)
+    shell.local("down")
+    written, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert written == "Error: the embedded AWS does not answer any more: see `zeroetl local status`\n"
 
 
 # ---- one that does not run -------------------------------------------------------------------------------------------
