@@ -111,3 +111,16 @@ def test_the_code_location_has_one_name_however_dagster_finds_it() -> None:
     targets = (PyProjectFileTarget(str(ROOT / "pyproject.toml")), WorkspaceFileTarget([str(ROOT / "workspace.yaml")]))
     names = [origin.location_name for target in targets for origin in target.create_origins()]
     assert names == [LOCATION, LOCATION]
+
+
+def test_everything_that_the_ui_lists_is_described(loaded: dg.Definitions) -> None:
+    repository = loaded.get_repository_def()
+    graph = loaded.resolve_asset_graph()
+    described = {
+        **{key.to_user_string(): graph.get(key).description for key in graph.get_all_asset_keys()},
+        **{f"check {key.to_user_string()}": graph.get_check_spec(key).description for key in graph.asset_check_keys},
+        **{job.name: job.description for job in repository.get_all_jobs() if not job.name.startswith("__")},
+        **{sensor.name: sensor.description for sensor in repository.sensor_defs},
+        **{schedule.name: schedule.description for schedule in repository.schedule_defs},
+    }
+    assert [name for name, description in described.items() if not description] == []

@@ -40,6 +40,7 @@ def build_schedule(
         cron_schedule=wanted.cron,
         execution_timezone=wanted.timezone,
         default_status=dg.DefaultScheduleStatus[wanted.default_status.upper()],
+        description="Exports the day's snapshot; one that is not there yet is waited for by the completion sensor.",
     )
     def daily_export(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         partition = key_at(settings, context.scheduled_execution_time)
