@@ -178,6 +178,11 @@ ROWS: list[tuple[str, list[tuple[str | None, ...]]]] = [
     ),
     ("SELECT (SELECT max(t.x / u.y) FROM (VALUES 3) u(y)) FROM (VALUES 1.00) t(x)", [("0.33",)]),
     ("SELECT transform(ARRAY[1.00], x -> x / 3)", [("[0.33]",)]),
+    (
+        "WITH RECURSIVE n(i, v) AS (SELECT 1, CAST(100 AS decimal(10,2)) UNION ALL SELECT i + 1, "
+        "CAST(v / 3 AS decimal(10,2)) FROM n WHERE i < 3) SELECT i, v FROM n ORDER BY i",
+        [("1", "100.00"), ("2", "33.33"), ("3", "11.11")],
+    ),
     ("SELECT transform(ARRAY[DATE '2024-01-31'], x -> date_trunc('month', x))", [("[2024-01-01]",)]),
     ("SELECT transform(ARRAY[date_trunc('month', DATE '2024-01-31')], x -> CAST(x AS varchar))", [("[2024-01-01]",)]),
     ("SELECT transform(ARRAY[1e7], x -> CAST(x AS varchar))", [("[1.0E7]",)]),
@@ -212,6 +217,7 @@ FAILURES = [
     ("SELECT date_format(now(), '%U')", "INVALID_FUNCTION_ARGUMENT: %U not supported in date format string"),
     ("SELECT IF(true, 1, 'a')", "TYPE_MISMATCH: .*All IF results must be the same type"),
     ("SELECT slice(ARRAY[1], 0, 1)", "INVALID_FUNCTION_ARGUMENT: SQL array indices start at 1"),
+    ("SELECT x, count(*) AS c FROM (VALUES 1) t(x) GROUP BY x HAVING c > 0", "COLUMN_NOT_FOUND: .*Column 'c' cannot"),
     ("SELECT x FROM UNNEST(1) AS u(x)", "TYPE_MISMATCH: Cannot unnest type: integer"),
     ("SELECT x FROM UNNEST(ARRAY[1]) AS u(x, y)", "MISMATCHED_COLUMN_ALIASES: Column alias list has 2 entries"),
     ("SELECT 1 FROM (VALUES 1) t(x) WHERE count(*) > 0", "EXPRESSION_NOT_SCALAR: .*WHERE clause cannot contain"),

@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 from sqlglot import exp
 
-from zeroetl_dagster.local.athena.errors import Position, QueryFailed, not_supported, type_mismatch
+from zeroetl_dagster.local.athena.errors import Position, QueryFailed, column_not_found, not_supported, type_mismatch
 from zeroetl_dagster.local.athena.hive_types import Type, UnknownType, parse
 from zeroetl_dagster.local.athena.inference import ScopeTypes
 
@@ -162,6 +162,18 @@ def _function(found: Any, types: ScopeTypes, position: Position) -> None:
         expected = {"text": "varchar", "number": "bigint, double, decimal(p,s)", "time": "date, timestamp(p)"}
         first = sorted(allowed, key=lambda family: family == "interval")[0]
         _unexpected(name, [given], position.of_word(name), f"{name}({expected.get(first, first)})")
+
+
+def having(select: Any, types: ScopeTypes, position: Position) -> None:
+    """HAVING does not know the names that the select list gives. Raises `QueryFailed` COLUMN_NOT_FOUND."""
+    clause = select.args.get("having")
+    if clause is None:
+        return
+    given = {item.alias.lower() for item in select.expressions if isinstance(item, exp.Alias)}
+    for column in clause.find_all(exp.Column):
+        named = not column.table and column.name.lower() in given
+        if named and column.find_ancestor(exp.Select) is select and types.of(column) is None:
+            raise column_not_found(column.name, position.of_word(column.name))
 
 
 def set_operation(found: Any, connection: Any, position: Position) -> None:

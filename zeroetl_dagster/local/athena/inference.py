@@ -100,6 +100,7 @@ class ScopeTypes:
                 before = []
                 for cte in clause.expressions:
                     if cte is inside:
+                        before += _own_beginning(cte)
                         break
                     before.append(cte.sql(dialect="duckdb"))
                 visible = before + visible
@@ -121,6 +122,15 @@ class ScopeTypes:
         if grouped and select.args.get("group"):
             probe.set("group", _without_ordinals(select))
         return str(probe.sql(dialect="duckdb")).removeprefix("SELECT").strip()
+
+
+def _own_beginning(cte: Any) -> list[str]:
+    """What a recursive WITH clause sees of itself has the columns of its first part."""
+    if not isinstance(cte.this, exp.SetOperation):
+        return []
+    made = cte.copy()
+    made.this.replace(cte.this.this.copy())
+    return [made.sql(dialect="duckdb")]
 
 
 def _without_ordinals(select: Any) -> Any:

@@ -54,7 +54,9 @@ class Rewriter:
         for count, node in enumerate(_tables(scope.expression)):
             if isinstance(node, exp.Unnest):
                 self._rewrite_unnest(node, ScopeTypes(self._connection, scope, tables=count))
-        self._rewrite_part(scope.expression, ScopeTypes(self._connection, scope))
+        types = ScopeTypes(self._connection, scope)
+        checks.having(scope.expression, types, self.position)
+        self._rewrite_part(scope.expression, types)
 
     def _rewrite_unnest(self, node: Any, types: ScopeTypes) -> None:
         """Its arguments speak of the tables before it only; what it makes is not visited again."""
@@ -141,7 +143,9 @@ def _operands(node: Any) -> list[Any]:
 def _divide(node: Any, types: ScopeTypes) -> Any:
     left, right = types.of_all([node.this, node.expression])
     if left is None or right is None:
-        return None
+        if node.find_ancestor(exp.Order) is not None:  # by an alias: halves and wholes are in the same order
+            return None
+        raise not_supported(f"the division {node.sql(dialect='trino')}, whose types are not known")
     if left.name in INTEGERS and right.name in INTEGERS:
         return exp.paren(exp.Div(this=_wrapped(node.this), expression=_nonzero(node)), copy=False)
     if left.name in FLOATS or right.name in FLOATS:
