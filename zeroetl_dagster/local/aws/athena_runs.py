@@ -201,7 +201,8 @@ class Runs:
             document = self._world.store.get(KIND, key)
             if document is None or document["Status"]["State"] in DONE:
                 return
-            time.sleep(0.02)
+            if self._closing.wait(0.02):  # `close` interrupts what is left
+                return
 
     def _interrupt_once(self, key: str) -> None:
         connection = self._connections.get(key)
