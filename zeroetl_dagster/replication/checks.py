@@ -23,7 +23,7 @@ from zeroetl_dagster.settings.replication import IntegrationSettings, TableName
 
 
 def build_checks(settings: IntegrationSettings, tables: Sequence[TableName]) -> list[dg.AssetChecksDefinition]:
-    """`synced`, `not_empty`, `row_count` on every table; `no_failed_tables`, `lag_within_bounds` on the integration."""
+    """`synced`, `not_empty`, `row_count` on every table; the integration's own (`health`)."""
     checks = [_health(settings)]
     if not tables:
         return checks

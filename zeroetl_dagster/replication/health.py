@@ -1,16 +1,22 @@
-"""What is said of an integration as a whole: failed tables, and lag. CloudWatch says it for free, Redshift by SQL."""
+"""What is said of an integration as a whole: whether RDS calls it active, failed tables, and lag.
+
+RDS and CloudWatch say it for free, Redshift by SQL.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from zeroetl_dagster.replication.activity import IntegrationRow
+from zeroetl_dagster.replication.faults import explain_status
 from zeroetl_dagster.replication.probe import Probe
 from zeroetl_dagster.replication.signals import Lag, Limits, lag_between, lag_of
 
 NO_FAILED_TABLES = "no_failed_tables"
 LAG_WITHIN_BOUNDS = "lag_within_bounds"
+ACTIVE = "active"
 CHECKS = {
+    ACTIVE: "RDS calls the integration active.",
     NO_FAILED_TABLES: "No table has failed.",
     LAG_WITHIN_BOUNDS: "Changes arrive in time; idle is not late.",
 }
@@ -27,9 +33,18 @@ class Verdict:
 
 
 def verdicts(probe: Probe, limits: Limits) -> list[Verdict]:
-    """One for each check that the metrics say something of."""
+    """One for each check that RDS and the metrics say something of."""
     failed = probe.metrics.tables_failed if probe.metrics is not None else None
-    return _verdicts(failed, lag_of(probe, limits))
+    return [*_status(probe), *_verdicts(failed, lag_of(probe, limits))]
+
+
+def _status(probe: Probe) -> list[Verdict]:
+    if probe.integration_id is None:
+        return [Verdict(ACTIVE, False, True, "there is no integration of this name")]
+    if not probe.status:
+        return []
+    passed, severe = probe.status in ("active", "modifying"), probe.status in ("failed", "deleting")
+    return [Verdict(ACTIVE, passed, severe, explain_status(probe.status, probe.errors))]
 
 
 def verdicts_of_view(row: IntegrationRow, limits: Limits) -> list[Verdict]:

@@ -256,7 +256,8 @@ def _events(
     instance: dg.DagsterInstance, settings: IntegrationSettings, look: _Look
 ) -> list[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
     told = [_event(settings, event, look) for event in look.advance.events]
-    return told + _health_events(instance, settings, health.verdicts(look.probe, limits_of(settings)))
+    verdicts, there = health.verdicts(look.probe, limits_of(settings)), look.probe.integration_id is not None
+    return told + _health_events(instance, settings, verdicts, there=there)
 
 
 def _event(
@@ -280,9 +281,9 @@ def _event(
 
 
 def _health_events(
-    instance: dg.DagsterInstance, settings: IntegrationSettings, verdicts: Sequence[health.Verdict]
+    instance: dg.DagsterInstance, settings: IntegrationSettings, verdicts: Sequence[health.Verdict], *, there: bool
 ) -> list[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
-    """The integration's checks whose outcome is another than Dagster heard last."""
+    """The integration's checks whose outcome is another than Dagster heard last. `there`: it exists."""
     asset = step_key(settings.name, "integration")
     keys = {verdict.check: dg.AssetCheckKey(asset, verdict.check) for verdict in verdicts}
     records = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(keys.values())) if keys else {}
@@ -290,6 +291,8 @@ def _health_events(
     for verdict in verdicts:
         severity = dg.AssetCheckSeverity.ERROR if verdict.severe else dg.AssetCheckSeverity.WARN
         last = _evaluation(records.get(keys[verdict.check]))
+        if last is None and not there:
+            continue  # it was never made, and nobody has claimed otherwise
         if last is None or last.passed != verdict.passed or (not verdict.passed and last.severity != severity):
             events.append(
                 dg.AssetCheckEvaluation(

@@ -9,6 +9,7 @@ import pytest
 
 from zeroetl_dagster.replication.activity import IntegrationRow
 from zeroetl_dagster.replication.health import (
+    ACTIVE,
     LAG_WITHIN_BOUNDS,
     NO_FAILED_TABLES,
     Verdict,
@@ -48,6 +49,23 @@ def test_failed_tables_are_an_error_and_silence_is_no_verdict() -> None:
     assert [one.check for one in verdicts(probe(failed=None), Limits())] == [LAG_WITHIN_BOUNDS]
 
 
+@pytest.mark.parametrize(
+    ("status", "passed", "severe"),
+    [
+        ("active", True, False),
+        ("modifying", True, False),
+        ("syncing", False, False),
+        ("needs_attention", False, False),
+        ("failed", False, True),
+        ("deleting", False, True),
+    ],
+)
+def test_the_status_is_a_check(status: str, passed: bool, severe: bool) -> None:
+    (found,) = verdicts(Probe("id", status=status, errors=(("X", "the source was deleted"),)), Limits())
+    assert (found.check, found.passed, found.severe) == (ACTIVE, passed, severe)
+    assert found.description.startswith(f"{status}: ") and "the source was deleted" in found.description
+
+
 def test_redshift_tells_the_same_by_its_own_times() -> None:
     def row(
         *, failed: int = 0, detected: datetime | None = START, applied: datetime | None = START, lag: float = 50_000
@@ -70,11 +88,36 @@ def test_the_sensor_reports_a_verdict_when_it_changes_and_only_then() -> None:
     with dg.instance_for_test() as instance:
         location = Location(world, instance, tables=["public.one", "public.two"])
         location.tick()
-        assert location.health == {NO_FAILED_TABLES: True, LAG_WITHIN_BOUNDS: True}
+        assert location.health == {ACTIVE: True, NO_FAILED_TABLES: True, LAG_WITHIN_BOUNDS: True}
         location.later()
         assert location.health == {}
         world.fail("one")
         location.later()
         assert location.health == {NO_FAILED_TABLES: False}
+        location.later()
+        assert location.health == {}
+
+
+def test_an_integration_that_fails_or_goes_turns_red_and_one_never_made_does_not() -> None:
+    world = World()
+    world.add("one", "two")
+    world.wait(300)
+    with dg.instance_for_test() as instance:
+        location = Location(world, instance, tables=["public.one", "public.two"])
+        known, world.integration_id = world.integration_id, ""
+        location.tick()
+        assert location.health == {}
+        world.integration_id = known
+        location.tick()
+        assert location.health[ACTIVE]
+        world.status = "failed"
+        location.later()
+        assert location.health == {ACTIVE: False}
+        world.status = "active"
+        location.later()
+        assert location.health == {ACTIVE: True}
+        world.integration_id = ""
+        location.later()
+        assert location.health == {ACTIVE: False}
         location.later()
         assert location.health == {}
