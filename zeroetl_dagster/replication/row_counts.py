@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from zeroetl_dagster.connections.sql import qualified
 from zeroetl_dagster.replication.activity import Session
-from zeroetl_dagster.replication.faults import ReplicationError
+from zeroetl_dagster.replication.faults import ReplicationError, explain_fault
 from zeroetl_dagster.settings.replication import SourceLogin, SourceSettings, TableName
 
 ATTEMPTS = 5
@@ -90,9 +92,12 @@ class SourceConnection:
 @contextmanager
 def connect(rds: Any, secrets: Any, source: SourceSettings, login: SourceLogin) -> Iterator[SourceConnection]:
     """A session on the source, autocommit and read-only. Raises `SourceUnreachable`."""
-    described = _describe(rds, source)
-    host, port = _endpoint(described, login)
-    user, password = _credentials(secrets, described, login)
+    try:
+        described = _describe(rds, source)
+        host, port = _endpoint(described, login)
+        user, password = _credentials(secrets, described, login)
+    except (ClientError, BotoCoreError) as error:
+        raise SourceUnreachable(str(explain_fault(error, "look up the source and its login"))) from error
     opened = _postgresql if "postgres" in source.engine else _mysql
     connection = opened(host, port, source.database, user, password)
     try:
@@ -136,8 +141,14 @@ def _credentials(secrets: Any, described: dict[str, Any], login: SourceLogin) ->
             "RDS keeps no secret for the source's master user; name one in `checks.source_login.secret`, or give "
             "`user` and `password_env`"
         )
-    found = json.loads(secrets.get_secret_value(SecretId=arn)["SecretString"])
-    return found["username"], found["password"]
+    text = secrets.get_secret_value(SecretId=arn).get("SecretString", "")
+    try:
+        found = json.loads(text)
+        return found["username"], found["password"]
+    except (ValueError, KeyError, TypeError):
+        raise SourceUnreachable(
+            f"the secret {arn} of `checks.source_login.secret` is not JSON with `username` and `password`"
+        ) from None
 
 
 def _postgresql(host: str, port: int, database: str | None, user: str, password: str) -> Any:

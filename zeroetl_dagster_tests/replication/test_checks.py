@@ -109,6 +109,29 @@ def test_without_a_managed_secret_the_message_names_the_settings() -> None:
             pass
 
 
+@pytest.mark.parametrize("secret", ["hunter2", '"hunter2"', '{"password": "hunter2"}'])
+def test_a_secret_of_another_shape_is_told_and_not_shown(secret: str) -> None:
+    class Aws:
+        def describe_db_clusters(self, **_: Any) -> dict[str, Any]:
+            return {"DBClusters": [{"Endpoint": "e", "Port": 1}]}
+
+        def get_secret_value(self, **_: Any) -> dict[str, Any]:
+            return {"SecretString": secret}
+
+    source = SourceSettings(engine="aurora-postgresql", cluster="c", database="d")
+    with pytest.raises(SourceUnreachable, match="arn:aws:x of .* is not JSON with `username`") as found:
+        with row_counts.connect(Aws(), Aws(), source, SourceLogin(secret="arn:aws:x")):
+            pass
+    assert "hunter" not in str(found.value)
+
+
+def test_a_login_that_aws_refuses_is_a_warning_too(shop: Provisioned) -> None:
+    missing = "arn:aws:secretsmanager:ap-northeast-1:123456789012:secret:nothing-AbCdEf"
+    result = evaluate(shop, SourceLogin(secret=missing))["plain", "row_count"]
+    assert not result.passed and result.severity == dg.AssetCheckSeverity.WARN
+    assert "not compared: look up the source and its login: ResourceNotFound" in (result.description or "")
+
+
 def counter(*values: int) -> Callable[[], int]:
     given = iter(values)
     return lambda: next(given)
