@@ -109,6 +109,11 @@ def test_create_table_as_that_cannot_be_leaves_nothing(sales: Lake, sql: str, me
     assert [t["Name"] for t in sales.glue.get_tables(DatabaseName="db")["TableList"]] == ["sales"]
 
 
+def test_the_database_of_a_statement_may_be_quoted_as_hive_does(sales: Lake) -> None:
+    described = sales.rows("DESCRIBE sales", QueryExecutionContext={"Database": "`db`"})
+    assert described[0][0] is not None and described[0][0].startswith("id")
+
+
 def test_create_table_with_no_data_has_no_rows(sales: Lake) -> None:
     sales.run("CREATE TABLE bare AS SELECT 1 AS x, 'a' AS y WITH NO DATA")
     assert sales.rows("SELECT * FROM bare") == []

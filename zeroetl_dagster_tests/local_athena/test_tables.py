@@ -194,6 +194,8 @@ def test_what_this_engine_cannot_read_is_said(lake: Lake) -> None:
     assert lake.fails("SELECT * FROM ice") == "NOT_SUPPORTED: the embedded Athena does not implement Iceberg tables"
     lake.table("p", "id int", "dt string", Parameters={"projection.enabled": "true"})
     assert "partition projection" in lake.fails("SELECT * FROM p")
+    lake.table("q", "id int", "dt string", Parameters={"projection.enabled": "false"})  # as awswrangler writes
+    assert lake.rows("SELECT * FROM q") == []
     lake.run("CREATE EXTERNAL TABLE x (a int) ROW FORMAT SERDE 'org.x.OrcSerde' LOCATION 's3://lake/t/'")
     lake.put("t/a.parquet", {"id": ID})
     assert "tables with the SerDe org.x.OrcSerde" in lake.fails("SELECT * FROM x")

@@ -69,7 +69,7 @@ def relation(name: str, table: Mapping[str, Any], partitions: Sequence[Mapping[s
     """Raises `QueryFailed` for a table that this engine cannot read."""
     if table.get("Parameters", {}).get("table_type", "").upper() == "ICEBERG":
         raise not_supported("Iceberg tables")
-    if any(name.startswith("projection.") for name in table.get("Parameters", {})):
+    if str(table.get("Parameters", {}).get("projection.enabled", "")).lower() == "true":
         raise not_supported("partition projection")
     storage = table.get("StorageDescriptor") or {}
     try:

@@ -123,7 +123,7 @@ class Runs:
         environment = Environment(
             Catalogue(self._world.store, account, region),
             self._world.objects,
-            document["QueryExecutionContext"].get("Database", "default").lower(),
+            document["QueryExecutionContext"].get("Database", "default").lower().strip("`"),  # awswrangler quotes it
             scratch,
             check_scan=self._scan_check(key, document, cutoff),
         )
