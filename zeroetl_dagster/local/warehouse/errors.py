@@ -23,7 +23,7 @@ def not_implemented(what: str) -> SqlError:
 RAISED = "redshift:"  # what error() in our SQL begins with: "redshift:<SQLSTATE>:<message>"
 _CODES = [
     (duckdb.ParserException, "42601"),
-    (duckdb.BinderException, "42703"),
+    (duckdb.BinderException, "42601"),
     (duckdb.CatalogException, "42P01"),
     (duckdb.ConversionException, "22018"),
     (duckdb.OutOfRangeException, "22003"),
@@ -54,6 +54,13 @@ _WORDINGS = [
     (r"Could not choose a best candidate function for the function call \"(\W+|\w+)\((.*)\)\"", "42725",
      "function or operator is not unique: {0}({1}); add explicit type casts"),
     (r"(cannot take logarithm of .*)$", "2201E", "{0}"),
+    (r"((?:missing [)\]]|unexpected \)|invalid (?:escape|character class|repetition|perl)|no argument for rep).*)$",
+     "2201B", "invalid regular expression: {0}"),
+    (r"More than one row returned by a subquery", "21000",
+     "more than one row returned by a subquery used as an expression"),
+    (r"Unknown TimeZone '(.*?)'", "22023", 'time zone "{0}" not recognized'),
+    (r"Values were not provided for the following prepared statement parameters: (\S+)", "42P02",
+     "there is no parameter ${0}"),
     (r"(cannot take square root of .*)$", "2201F", "{0}"),
     (r"NOT NULL constraint failed: .*\.(.+)$", "23502", "Cannot insert a NULL value into column {0}"),
     (r"(?:Table|View) with name \"?(.+?)\"? already exists", "42P07", 'Relation "{0}" already exists'),

@@ -56,21 +56,21 @@ def known(name: str, arguments: Arguments) -> exp.Expr:
     if name in BUILDERS:
         fewest, most, build = BUILDERS[name]
         if not fewest <= len(arguments) <= most:
-            raise _missing(name, arguments)
+            raise missing(name, arguments)
         return build(arguments)
     if name in MACROS and not name.startswith("_"):
         counts = {len([one for one in parameters.split(",") if one.strip()]) for parameters, _ in MACROS[name]}
         if len(arguments) not in counts:
-            raise _missing(name, arguments)
+            raise missing(name, arguments)
         return call(name, *arguments)
     if name in SAME:
         return duck(SAME[name], *arguments)
     if name in NOT_HERE:
         raise not_implemented(f"the function {name.upper()}")
-    raise _missing(name, arguments)
+    raise missing(name, arguments)
 
 
-def _missing(name: str, arguments: Sequence[exp.Expr]) -> SqlError:
+def missing(name: str, arguments: Sequence[exp.Expr]) -> SqlError:
     return SqlError("42883", f"function {name}({', '.join('…' for _ in arguments)}) does not exist")
 
 

@@ -89,6 +89,8 @@ def _called(node: exp.Anonymous, session: SessionFunctions) -> exp.Expr:
     if name == "mod":
         dividend, divisor = (exp.Paren(this=one) for one in arguments)
         return exp.Paren(this=exp.Mod(this=dividend, expression=divisor))
+    if name in TYPED_CALLS and not 1 + (name == "to_char") <= len(arguments) <= 2:
+        raise functions.missing(name, arguments)
     if name in TYPED_CALLS or name == "ratio_to_report" and isinstance(node.parent, exp.Window):
         return exp.Anonymous(this=name, expressions=arguments)
     return functions.known(name, arguments)

@@ -63,7 +63,8 @@ def _create(session: Session, statement: Statement, tree: exp.Create, params: Se
         names = [one.name for one in schema.expressions] if schema else None
         query = tree.expression.this if isinstance(tree.expression, exp.Subquery) else tree.expression
         return create_as(session, place, query, params, names)
-    assert schema is not None
+    if schema is None:
+        raise SqlError("42601", f"a table needs columns: CREATE TABLE {table.name} (…)")
     columns, definitions, keys = _definitions(session, schema.expressions)
     with session.block():
         make(session, place, columns, definitions, keys=keys)
