@@ -173,17 +173,37 @@ def connect_source(aws: boto3.Session) -> Any:
 
 
 def describe(aws: boto3.Session) -> Iterator[str]:
-    """One line for each cluster, workgroup and integration of the default account and Region."""
+    """One line for each source, target and integration of the default account and Region, and for what failed."""
     rds, serverless = aws.client("rds"), aws.client("redshift-serverless")
     for cluster in rds.describe_db_clusters()["DBClusters"]:
         where = f"{cluster.get('Endpoint')}:{cluster.get('Port')}"
         yield f"  Aurora       {cluster['DBClusterIdentifier']}  {cluster['Status']}  {where}"
+    for instance in rds.describe_db_instances()["DBInstances"]:
+        name, status = instance["DBInstanceIdentifier"], instance["DBInstanceStatus"]
+        if not instance.get("DBClusterIdentifier"):
+            endpoint = instance.get("Endpoint", {})
+            yield f"  RDS          {name}  {status}  {endpoint.get('Address')}:{endpoint.get('Port')}"
+        if status == "failed":
+            yield from _failure(rds, name)
     for workgroup in serverless.list_workgroups()["workgroups"]:
         endpoint = workgroup.get("endpoint", {})
         where = f"{endpoint.get('address')}:{endpoint.get('port')}"
         yield f"  Redshift     {workgroup['workgroupName']}  {workgroup['status']}  {where}"
+    for cluster in aws.client("redshift").describe_clusters()["Clusters"]:
+        endpoint = cluster.get("Endpoint", {})
+        where = f"{endpoint.get('Address')}:{endpoint.get('Port')}"
+        yield f"  Redshift     {cluster['ClusterIdentifier']}  {cluster['ClusterStatus']}  {where}"
     for integration in rds.describe_integrations()["Integrations"]:
         yield f"  integration  {integration['IntegrationName']}  {integration['Status']}"
+
+
+def _failure(rds: Any, instance: str) -> Iterator[str]:
+    """What its events say of an instance that failed."""
+    of_it = {"SourceIdentifier": instance, "SourceType": "db-instance", "EventCategories": ["failure"]}
+    events = rds.describe_events(**of_it, Duration=14 * 24 * 60)["Events"]
+    yield f"    the instance {instance} failed:"
+    for line in events[-1]["Message"].splitlines() if events else ():
+        yield f"      {line}"
 
 
 def _create_parameter_group(rds: Any) -> None:

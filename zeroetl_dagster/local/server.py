@@ -21,6 +21,7 @@ from zeroetl_dagster.local.aws.iam import Iam
 from zeroetl_dagster.local.aws.identities import Identities
 from zeroetl_dagster.local.aws.kms import Kms
 from zeroetl_dagster.local.aws.plane import ControlPlane
+from zeroetl_dagster.local.aws.ports import PortTaken
 from zeroetl_dagster.local.aws.rds_integrations import Integrations
 from zeroetl_dagster.local.aws.s3 import S3
 from zeroetl_dagster.local.aws.secretsmanager import SecretsManager
@@ -85,7 +86,10 @@ def main() -> None:
     folder = DataFolder(given.data_dir)
     interval = float(os.environ.get("ZEROETL_METRICS_INTERVAL_SECONDS", "60"))  # CloudWatch's own
     aws = EmbeddedAws(folder, port=given.port, delays=Delays(metrics_interval_seconds=interval))
-    aws.start()
+    try:
+        aws.start()
+    except PortTaken as taken:  # the user's to mend: no traceback
+        raise SystemExit(str(taken)) from None
     supervisor.announce(folder, given.port)
     log.info("serving on port %s", given.port)
     stopping.wait()

@@ -281,6 +281,41 @@ def test_what_needs_one_that_runs_says_how_to_start_it(shell: Shell) -> None:
     assert here("down", folder=shell.data) == (0, f"nothing ran on {shell.data}\n")
 
 
+def endpoint_port(shell: Shell, kind: str) -> int:
+    """Of the source or the warehouse, as `status` shows it."""
+    _, written = shell.local("status")
+    found = re.search(rf"{kind} .*:(\d+)", written)
+    assert found is not None, written
+    return int(found[1])
+
+
+def test_a_source_whose_port_is_taken_is_shown_as_failed_with_the_reason(shell: Shell) -> None:
+    shell.local("up", "--detach")
+    assert shell.local("load-tickit", "--scale", "0.01")[0] == 0
+    port = endpoint_port(shell, "Aurora")
+    shell.local("down")
+    with socket.create_server(("127.0.0.1", port)):
+        assert shell.local("up", "--detach")[0] == 0
+        code, written = shell.local("status")
+    assert code == 0 and "the instance tickit-source-1 failed:" in written
+    assert re.search(rf"start failed: .*port {port}", written) and "could not create" in written
+    shell.local("down")
+    assert shell.local("up", "--detach")[0] == 0
+    assert "failed" not in shell.local("status")[1]
+
+
+def test_a_warehouse_whose_port_is_taken_says_so_instead_of_starting(shell: Shell) -> None:
+    shell.local("up", "--detach")
+    assert shell.local("load-tickit", "--scale", "0.01")[0] == 0
+    port = endpoint_port(shell, "Redshift")
+    shell.local("down")
+    with socket.create_server(("127.0.0.1", port)):
+        code, written = shell.local("up", "--detach")
+    assert code == 1 and "Traceback" not in written
+    assert f"port {port} of 127.0.0.1, the endpoint of the Redshift workgroup tickit-analytics, is taken" in written
+    assert supervisor.processes_of(DataFolder(shell.data)) == []
+
+
 def test_a_port_of_somebody_elses_is_said_to_be_in_use(shell: Shell) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

@@ -46,10 +46,14 @@ def is_free(port: int) -> bool:
     return True
 
 
+class PortTaken(OSError):
+    """A resource's own port is in use by another program; the message says whose."""
+
+
 def require_free(port: int, owner: str) -> None:
-    """Raises `OSError` that says whose port is taken."""
+    """Raises `PortTaken`."""
     if not is_free(port):
-        raise OSError(
+        raise PortTaken(
             f"port {port} of 127.0.0.1, the endpoint of the Redshift {owner}, is taken by another program: end that "
             "program and start again"
         )
