@@ -18,6 +18,7 @@ from dagster._core.storage.asset_check_execution_record import COMPLETED_ASSET_C
 
 from zeroetl_dagster.exports import face
 from zeroetl_dagster.exports.reconciliation import CHECK, NOT_COMPARABLE, VERDICT
+from zeroetl_dagster.exports.schedules import RETRIED
 from zeroetl_dagster.settings.exports import ReconciledMart, Reconciliation, SnapshotExportSettings
 
 _UNDER_WAY = [
@@ -75,6 +76,7 @@ def build_job(settings: SnapshotExportSettings) -> dg.UnresolvedAssetJobDefiniti
         selection=dg.AssetSelection.checks(*(_check_key(mart) for mart in settings.reconcile.marts)),
         description="Holds the marts in Athena against their twins in Redshift.",
         executor_def=dg.in_process_executor,
+        tags=RETRIED,
     )
 
 

@@ -11,6 +11,10 @@ from zeroetl_dagster.exports import face
 from zeroetl_dagster.exports.partitions import key_at
 from zeroetl_dagster.settings.exports import SnapshotExportSettings
 
+# A run whose process died is begun again, where the instance has run retries on (as this project's dagster.yaml): it
+# finds its own export task and crawl. A step that failed has said why, and is left to a person.
+RETRIED = {"dagster/max_retries": "2", "dagster/retry_on_asset_or_op_failure": "false"}
+
 
 def build_job(settings: SnapshotExportSettings, table_keys: Sequence[AssetKey]) -> dg.UnresolvedAssetJobDefinition:
     """`<name>__export_job`: one day, from snapshot to catalogue, in one process (its two steps wait for AWS)."""
@@ -19,6 +23,7 @@ def build_job(settings: SnapshotExportSettings, table_keys: Sequence[AssetKey]) 
         selection=dg.AssetSelection.assets(face.export_key(settings), face.catalogue_key(settings), *table_keys),
         description="Exports the day's snapshot and catalogues its tables.",
         executor_def=dg.in_process_executor,
+        tags=RETRIED,
     )
 
 
