@@ -21,14 +21,13 @@ def not_implemented(what: str) -> SqlError:
 
 
 RAISED = "redshift:"  # what error() in our SQL begins with: "redshift:<SQLSTATE>:<message>"
-_CODES = [
-    (duckdb.ParserException, "42601"),
-    (duckdb.BinderException, "42601"),
-    (duckdb.CatalogException, "42P01"),
-    (duckdb.ConversionException, "22018"),
-    (duckdb.OutOfRangeException, "22003"),
-    (duckdb.ConstraintException, "23502"),
-]
+# What DuckDB's text begins with -> SQLSTATE.
+_CODES = {
+    "Parser": "42601", "Binder": "42601", "Catalog": "42P01", "Conversion": "22018", "Out of Range": "22003",
+    "Constraint": "23502",
+}  # fmt: skip
+# DuckDB's words where another of its threads met the error, which follows.
+_LATE = "unsuccessful or closed pending query result\nError: "
 _PRECISION = "Numeric data overflow (result precision)"
 # DuckDB's words -> SQLSTATE and Redshift's; {0}, {1} are the groups.
 _WORDINGS = [
@@ -79,16 +78,16 @@ _WORDINGS = [
 
 def explained(error: duckdb.Error, query_id: int) -> SqlError:
     """The error as Redshift would say it; DuckDB's own first line where no wording is known."""
-    text = str(error).splitlines()[0]
-    if isinstance(error, duckdb.InterruptException):
+    text = str(error).rpartition(_LATE)[2].splitlines()[0]
+    if isinstance(error, duckdb.InterruptException) or text.startswith("INTERRUPT"):
         return SqlError("57014", f"Query ({query_id}) cancelled on user's request")
     if RAISED in text:
         code, _, message = text.partition(RAISED)[2].partition(":")
         return SqlError(code, message)
-    if "onflict" in text and isinstance(error, duckdb.TransactionException):
+    if "onflict" in text and text.startswith("TransactionContext Error"):
         return SqlError("40001", f"1023 DETAIL: Serializable isolation violation: {text}")
     for pattern, code, wording in _WORDINGS:
         if found := re.search(pattern, text):
             return SqlError(code, wording.format(*found.groups()) if found.groups() else wording)
-    text = re.sub(r"^[A-Z]\w+(?: \w+)* Error: ", "", text)
-    return SqlError(next((code for kind, code in _CODES if isinstance(error, kind)), "XX000"), text)
+    found = re.match(r"([A-Z]\w+(?: \w+)*) Error: (.*)", text)
+    return SqlError(_CODES.get(found[1], "XX000"), found[2]) if found else SqlError("XX000", text)

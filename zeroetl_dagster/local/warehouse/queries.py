@@ -13,7 +13,7 @@ from zeroetl_dagster.local.warehouse.dialect import Statement, quoted
 from zeroetl_dagster.local.warehouse.errors import SqlError
 from zeroetl_dagster.local.warehouse.functions import call, text
 from zeroetl_dagster.local.warehouse.relations import Column, Relation
-from zeroetl_dagster.local.warehouse.session import Cursor, Result, Session
+from zeroetl_dagster.local.warehouse.session import Cursor, Result, Rows, Session
 from zeroetl_dagster.local.warehouse.typed import literal_as
 from zeroetl_dagster.local.warehouse.types import MAX_VARCHAR, RedshiftType
 
@@ -23,8 +23,8 @@ def select(session: Session, statement: Statement, params: Sequence[Any]) -> Res
     bound = session.bind(statement, statement.tree.copy, params)
     session.check(bound)
     session.execute(f"SET VARIABLE last_query_id = {session.query_id}")
-    rows = session.execute(bound.sql, params[: dialect.placeholders(bound.sql)]).fetchall()
-    return Result(f"SELECT {len(rows)}", bound.columns, rows)
+    found = session.execute(bound.sql, params[: dialect.placeholders(bound.sql)])
+    return Result("SELECT", bound.columns, Rows(found))
 
 
 def declare(session: Session, statement: Statement, params: Sequence[Any]) -> Result:
@@ -37,7 +37,7 @@ def declare(session: Session, statement: Statement, params: Sequence[Any]) -> Re
     if body.kind != "query":
         raise SqlError("42601", "a cursor is made of a SELECT")
     found = select(session, body, params)
-    session.cursors[name] = Cursor(found.columns or [], found.rows)
+    session.cursors[name] = Cursor(found.columns or [], list(found.rows))
     return Result(statement.tag)
 
 

@@ -10,7 +10,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _READING = frozenset("query declare fetch close show set begin commit rollback noop".split())
 _QUERY_IDS = itertools.count(1000)
 _REMEMBERED = 300  # bound statements
+_BATCH = 10_000  # rows in memory at a time
 _DEFAULTS = {
     "search_path": '"$user", public', "enable_case_sensitive_identifier": "false", "datestyle": "ISO, MDY",
     "timezone": "UTC", "client_encoding": "UTF8", "query_group": "default", "extra_float_digits": "0",
@@ -42,13 +43,34 @@ _DEFAULTS = {
 }  # fmt: skip
 
 
+class Rows:
+    """A query's rows as DuckDB computes them: read once, before the session's next statement. `count` are those read
+    so far."""
+
+    def __init__(self, source: duckdb.DuckDBPyConnection) -> None:
+        self._source, self.count = source, 0
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        while batch := self._source.fetchmany(_BATCH):
+            self.count += len(batch)
+            yield from batch
+
+
 @dataclass(frozen=True)
 class Result:
-    """`columns` is None where a statement returns no rows."""
+    """`columns` is None where a statement returns no rows; the `tag` of rows still to be read lacks their number."""
 
     tag: str
     columns: list[Column] | None = None
-    rows: Sequence[tuple[Any, ...]] = ()
+    rows: Rows | Sequence[tuple[Any, ...]] = ()
+    count: int = 0  # of rows, once they were read
+
+    def collected(self) -> Result:
+        """With its rows in memory, or without those that were read already."""
+        if not isinstance(self.rows, Rows):
+            return replace(self, count=len(self.rows))
+        kept = list(self.rows)
+        return Result(f"{self.tag} {self.rows.count}", self.columns, kept, self.rows.count)
 
 
 @dataclass
@@ -68,6 +90,7 @@ class _Remembered:
 
 
 Handler = Callable[["Session", Statement, Sequence[Any]], Result]
+Deliver = Callable[[Result], None]
 
 
 class Session:
@@ -138,14 +161,19 @@ class Session:
             return found.columns if found is not None else []
         return self._handler(statement.kind)(self, statement, samples).columns
 
-    def run(self, statement: Statement, params: Sequence[Any] = ()) -> Result:
-        """Raises `SqlError`; inside a transaction every later statement fails until its end (25P02)."""
+    def run(self, statement: Statement, params: Sequence[Any] = (), deliver: Deliver | None = None) -> Result:
+        """The result with its rows; with `deliver`, which reads them as they come, without.
+
+        Raises `SqlError`; inside a transaction every later statement fails until its end (25P02)."""
         began, query_id = time.time(), next(_QUERY_IDS)
         status, error, rows = "success", "", 0
         try:
-            result = self._run(statement, params, query_id)
-            rows = len(result.rows)
+            result = self._run(statement, params, query_id, deliver)
+            rows = result.count
             return result
+        except OSError:
+            status, error = "canceled", "the client has gone"
+            raise
         except SqlError as refused:
             status, error = "canceled" if refused.code == "57014" else "failed", str(refused)
             raise
@@ -157,7 +185,7 @@ class Session:
                       began, ended, rows, error, self.pid)
             )  # fmt: skip
 
-    def _run(self, statement: Statement, params: Sequence[Any], query_id: int) -> Result:
+    def _run(self, statement: Statement, params: Sequence[Any], query_id: int, deliver: Deliver | None) -> Result:
         if self.failed and statement.kind not in ("rollback", "commit"):
             raise _aborted()
         if self.read_only and statement.kind not in _READING:
@@ -166,6 +194,9 @@ class Session:
         self._samples = params
         try:
             result = self._handler(statement.kind)(self, statement, params)
+            if deliver is not None:
+                deliver(result)
+            result = result.collected()
         except SqlError:
             self.abort()
             raise

@@ -43,7 +43,7 @@ def _query(session: Session, sql: str, like: str | None, limit: str | None, colu
     from zeroetl_dagster.local.warehouse.queries import select
 
     found = select(session, statement, ())
-    return Result("SHOW", found.columns, found.rows)
+    return Result("SHOW", found.columns, list(found.rows))
 
 
 def _databases(session: Session, m: re.Match[str], _: bool) -> Result:

@@ -13,8 +13,9 @@ import secrets
 import socket
 import struct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -23,7 +24,7 @@ from zeroetl_dagster.local.warehouse import dialect
 from zeroetl_dagster.local.warehouse.dialect import Statement
 from zeroetl_dagster.local.warehouse.errors import SqlError, explained
 from zeroetl_dagster.local.warehouse.relations import Column
-from zeroetl_dagster.local.warehouse.session import Session
+from zeroetl_dagster.local.warehouse.session import Result, Session
 from zeroetl_dagster.local.warehouse.storage import Namespace, Warehouse
 from zeroetl_dagster.local.warehouse.types import RedshiftType
 from zeroetl_dagster.local.warehouse.values import SAMPLES, decode, encoder
@@ -222,13 +223,14 @@ class Connection:
         if not statements:
             self._send(b"I", b"")
         for text in statements:
-            result = self.session.run(self.session.prepare(text))
-            if result.columns is not None:
-                types = [column.type for column in result.columns]
-                self._row_description(result.columns, [])
-                self._rows(result.rows, types, [])
+            result = self.session.run(self.session.prepare(text), deliver=self._described_rows)
             self._send(b"C", result.tag.encode() + b"\0")
         self._ready()
+
+    def _described_rows(self, result: Result) -> None:
+        if result.columns is not None:
+            self._row_description(result.columns, [])
+            self._rows(result.rows, [column.type for column in result.columns], [])
 
     def _parse(self, body: bytes) -> None:
         name, text, rest = body.split(b"\0", 2)
@@ -286,12 +288,10 @@ class Connection:
         (limit,) = struct.unpack("!i", rest)
         portal = self.portals[name.decode()]
         if portal.rows is None:
-            result = self.session.run(portal.statement, portal.params)
-            portal.rows, portal.tag = result.rows, result.tag
-            types = [column.type for column in result.columns or ()]
-            if portal.types is not None and len(portal.types) != len(types):
-                raise SqlError("0A000", "cached plan must not change result type")
-            portal.types = portal.types or types
+            whole = limit <= 0  # in parts, the rows are kept: other statements may come between
+            result = self.session.run(portal.statement, portal.params, partial(self._whole, portal) if whole else None)
+            self._typed(portal, result)
+            portal.rows, portal.tag = () if whole else list(result.rows), result.tag
         chunk = portal.rows[portal.at : portal.at + limit] if limit > 0 else portal.rows[portal.at :]
         portal.at += len(chunk)
         self._rows(chunk, portal.types or [], portal.formats)
@@ -299,6 +299,17 @@ class Connection:
             self._send(b"s", b"")
         else:
             self._send(b"C", portal.tag.encode() + b"\0")
+
+    def _whole(self, portal: Portal, result: Result) -> None:
+        self._rows(result.rows, self._typed(portal, result), portal.formats)
+
+    def _typed(self, portal: Portal, result: Result) -> list[RedshiftType]:
+        """The types that the client was told."""
+        types = [column.type for column in result.columns or ()]
+        if portal.types is not None and len(portal.types) != len(types):
+            raise SqlError("0A000", "cached plan must not change result type")
+        portal.types = portal.types or types
+        return portal.types
 
     def _close(self, body: bytes) -> None:
         found: dict[str, Any] = self.prepared if body[:1] == b"S" else self.portals
@@ -313,7 +324,7 @@ class Connection:
             body += struct.pack("!ihihih", 0, 0, kind.oid, kind.width, kind.modifier, fmt)
         self._send(b"T", bytes(body))
 
-    def _rows(self, rows: Sequence[tuple[Any, ...]], types: list[RedshiftType], formats: list[int]) -> None:
+    def _rows(self, rows: Iterable[tuple[Any, ...]], types: list[RedshiftType], formats: list[int]) -> None:
         digits = int(self.session.settings["extra_float_digits"])
         encoders = [encoder(kind, _format(formats, number), digits) for number, kind in enumerate(types)]
         for row in rows:
