@@ -3,7 +3,8 @@
 * table: CREATE TABLE AS into a folder of its own under another name; then the mart's entry in Glue is pointed at that
   folder, in one call. The files of the one before stay until the refresh after next, for queries that still read them.
 * partitioned: the same for one partition, the day of the export that was read; the other days stay.
-* view: CREATE OR REPLACE VIEW when its definition changed.
+* view: CREATE VIEW under another name, then the same. Each time, because a view holds the types of what it reads: when
+  one of them changed, Athena refuses the view that was written before (VIEW_IS_STALE).
 
 Who made a table, from which definition, and where its files lie is kept in its parameters in Glue. An entry that no
 mart has made is refused.
@@ -116,25 +117,32 @@ def relation_name(mart: CompiledMart, place: Place) -> str:
 
 def _table(athena: Athena, glue: Any, mart: CompiledMart, place: Place, held: Entry | None) -> Materialized:
     made, result, sql = _build(athena, glue, mart, place, mart.name)
-    before = _location(held) if held is not None else None
+    action = _put(athena, glue, mart, place, made, held)
+    return _done(athena, mart, place, made, result, sql, action, gap=action == "recreated")
+
+
+def _put(athena: Athena, glue: Any, mart: CompiledMart, place: Place, made: Entry, held: Entry | None) -> Action:
+    """Make what was built beside the mart the mart, in one call where Glue lets it, and delete what nobody reads."""
+    partitioned = held is not None and bool(held.get("PartitionKeys"))
+    marks = dict(held.get("Parameters", {})) if held is not None else {}
+    # The days of a partitioned mart lie in folders below its own, in which the new files are too: they stay.
+    before = _location(held) if held is not None and not partitioned else None
     entry = {
         **_input(made),
         "Name": mart.name,
         "Description": mart.model.options.description or "",
         "Parameters": {**made.get("Parameters", {}), **_marks(mart, before)},
     }
-    replaceable = held is not None and not held.get("PartitionKeys")
-    if replaceable:
+    if held is not None and not partitioned:
         glue.update_table(DatabaseName=place.database, TableInput=entry)
     else:
         if held is not None:  # Glue does not take partition keys away from an entry
             glue.delete_table(DatabaseName=place.database, Name=mart.name)
         glue.create_table(DatabaseName=place.database, TableInput=entry)
     glue.delete_table(DatabaseName=place.database, Name=made["Name"])
-    if held is not None:
-        _forget(athena, held.get("Parameters", {}).get(PREVIOUS))
-    action: Action = "created" if held is None else "replaced" if replaceable else "recreated"
-    return _done(athena, mart, place, made, result, sql, action, gap=action == "recreated")
+    if not partitioned:
+        _forget(athena, marks.get(PREVIOUS), live=_location(made))
+    return "created" if held is None else "recreated" if partitioned else "replaced"
 
 
 def _partition(
@@ -163,19 +171,13 @@ def _partition(
 
 
 def _view(athena: Athena, glue: Any, mart: CompiledMart, place: Place, held: Entry | None) -> Materialized:
-    sql = f"CREATE OR REPLACE VIEW {relation_name(mart, place)} AS\n{mart.sql}"
-    is_view = held is not None and held.get("TableType") == "VIRTUAL_VIEW"
-    if held is not None and is_view and held["Parameters"].get(CODE) == mart.code_version:
-        return Materialized("unchanged", sql, _columns(held))
-    if held is not None and not is_view:  # Athena does not replace a table by a view
-        glue.delete_table(DatabaseName=place.database, Name=mart.name)
+    name = _clear(athena, glue, mart, place)
+    sql = f"CREATE VIEW {qualified(place.database, name)} AS\n{mart.sql}"
     result = athena.execute(sql, database=place.database)
-    made = glue.get_table(DatabaseName=place.database, Name=mart.name)["Table"]
-    marked = {**_input(made), "Parameters": {**made.get("Parameters", {}), **_marks(mart, None)}}
-    glue.update_table(DatabaseName=place.database, TableInput=marked)
-    if held is not None and not is_view:
-        _forget(athena, held["Parameters"].get(PREVIOUS))
-    action: Action = "created" if held is None else "replaced" if is_view else "recreated"
+    made = glue.get_table(DatabaseName=place.database, Name=name)["Table"]
+    action = _put(athena, glue, mart, place, made, held)
+    if held is not None and _is_same_view(held, made, mart):
+        action = "unchanged"
     return Materialized(
         action,
         sql,
@@ -189,13 +191,15 @@ def _view(athena: Athena, glue: Any, mart: CompiledMart, place: Place, held: Ent
     )
 
 
+def _is_same_view(held: Entry, made: Entry, mart: CompiledMart) -> bool:
+    if held.get("TableType") != "VIRTUAL_VIEW":
+        return False
+    return held["Parameters"].get(CODE) == mart.code_version and _columns(held) == _columns(made)
+
+
 def _build(athena: Athena, glue: Any, mart: CompiledMart, place: Place, folder: str) -> tuple[Entry, AthenaResult, str]:
     """CREATE TABLE AS beside the mart; returns its entry in Glue, the query's result, and the statement."""
-    name = f"{mart.name}__new"
-    if (left := find(glue, place.database, name)) is not None:  # by a run that was killed
-        glue.delete_table(DatabaseName=place.database, Name=name)
-        if _location(left) not in _live(glue, mart, place):  # it may have been put in place before the kill
-            _forget(athena, _location(left))
+    name = _clear(athena, glue, mart, place)
     properties = "format = 'PARQUET'"
     if place.location is not None:
         # A folder of its own each time: Athena refuses one that holds files, and readers keep the old ones.
@@ -203,6 +207,16 @@ def _build(athena: Athena, glue: Any, mart: CompiledMart, place: Place, folder: 
     sql = f"CREATE TABLE {qualified(place.database, name)} WITH ({properties}) AS\n{mart.sql}"
     result = athena.execute(sql, database=place.database)
     return glue.get_table(DatabaseName=place.database, Name=name)["Table"], result, sql
+
+
+def _clear(athena: Athena, glue: Any, mart: CompiledMart, place: Place) -> str:
+    """The name under which the mart is built, after what a killed run has left there is gone."""
+    name = f"{mart.name}__new"
+    if (left := find(glue, place.database, name)) is not None:
+        glue.delete_table(DatabaseName=place.database, Name=name)
+        if _location(left) not in _live(glue, mart, place):  # it may have been put in place before the kill
+            _forget(athena, _location(left))
+    return name
 
 
 def _live(glue: Any, mart: CompiledMart, place: Place) -> set[str]:
@@ -283,12 +297,13 @@ def _done(
     )
 
 
-def _forget(athena: Athena, location: str | None) -> None:
-    """Delete files that a mart wrote and no reader is left with. A location is a folder of one refresh."""
+def _forget(athena: Athena, location: str | None, *, live: str = "") -> None:
+    """Delete files that a mart wrote and no reader is left with. A location is a folder of one refresh, never one that
+    holds the `live` files."""
     bucket, _, prefix = (location or "").removeprefix("s3://").partition("/")
     prefix = prefix.rstrip("/") + "/"
     # `mart/refresh/` or deeper (`tables/query/` below a workgroup's own location): never a bucket or a whole mart.
-    if not bucket or prefix.count("/") < 2:
+    if not bucket or prefix.count("/") < 2 or live.startswith(f"s3://{bucket}/{prefix}"):
         return
     s3 = athena.aws.client("s3")
     for page in _pages(s3, bucket, prefix):

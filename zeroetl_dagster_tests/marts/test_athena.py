@@ -73,9 +73,7 @@ class FakeAthena:
             storage = {"Columns": self.columns, "Location": location, "SerdeInfo": {"Name": made[2]}}
             entry = {"Name": made[2], "TableType": "EXTERNAL_TABLE", "StorageDescriptor": storage, "Parameters": {}}
             glue.create_table(DatabaseName=made[1], TableInput=entry)
-        elif made := re.match(r'CREATE OR REPLACE VIEW "(\w+)"."(\w+)" AS\n', sql):
-            held = find(glue, made[1], made[2])
-            assert held is None or held["TableType"] == "VIRTUAL_VIEW", "it is not a view"
+        elif made := re.match(r'CREATE VIEW "(\w+)"."(\w+)" AS\n', sql):
             entry = {
                 "Name": made[2],
                 "TableType": "VIRTUAL_VIEW",
@@ -83,10 +81,7 @@ class FakeAthena:
                 "StorageDescriptor": {"Columns": self.columns},
                 "Parameters": {"presto_view": "true"},
             }
-            if held is None:
-                glue.create_table(DatabaseName=made[1], TableInput=entry)
-            else:
-                glue.update_table(DatabaseName=made[1], TableInput=entry)
+            glue.create_table(DatabaseName=made[1], TableInput=entry)
         return self._result([])
 
     def query(self, sql: str, params: Sequence[Any] = (), *, database: str | None = None) -> AthenaResult:
@@ -244,14 +239,43 @@ def test_a_partitioned_mart_needs_a_day_and_its_column_free(athena: FakeAthena) 
         build(athena, "-- materialized: partitioned\nselect 1 as snapshot_date", day="2026-11-21")
 
 
-def test_a_view_is_written_when_its_definition_changed(athena: FakeAthena) -> None:
+def test_a_view_is_written_each_time_and_says_what_changed(athena: FakeAthena) -> None:
     view = f"-- materialized: view\n{M1}"
     assert build(athena, view).action == "created"
     again = build(athena, view)
-    assert (again.action, again.rows, again.query_id) == ("unchanged", None, None)
+    assert (again.action, again.rows) == ("unchanged", None)
     assert build(athena, f"{view} where o.x > 1").action == "replaced"
     assert entry(athena)["Parameters"][CODE] == compiled(m1=f"{view} where o.x > 1")["m1"].code_version
     assert entry(athena)["Parameters"]["presto_view"] == "true"
+    athena.columns = [{"Name": "x", "Type": "bigint"}]
+    assert build(athena, f"{view} where o.x > 1").action == "replaced"
+    assert entry(athena)["StorageDescriptor"]["Columns"] == [{"Name": "x", "Type": "bigint"}]
+    assert names(athena) == ["m1"]
+
+
+def test_a_view_that_fails_leaves_the_one_before(athena: FakeAthena) -> None:
+    view = f"-- materialized: view\n{M1}"
+    build(athena, view)
+    held, athena.fail = entry(athena), "CREATE VIEW"
+    with pytest.raises(AthenaError):
+        build(athena, f"{view} where o.x > 1")
+    assert entry(athena)["Parameters"] == held["Parameters"]
+
+
+def test_a_table_that_was_partitioned_keeps_its_files(athena: FakeAthena) -> None:
+    """Its days lie below the folder of the mart, and so do its own files."""
+    build(athena, f"-- materialized: partitioned\n{M1}", day="2026-11-20")
+    for _ in range(3):
+        build(athena)
+        prefix = entry(athena)["StorageDescriptor"]["Location"].removeprefix(f"s3://{BUCKET}/")
+        assert [key for key in files(athena) if key.startswith(prefix)]
+
+
+def test_the_files_of_a_table_that_became_a_view_go_with_the_next_refresh(athena: FakeAthena) -> None:
+    build(athena)
+    for left in (1, 0):
+        build(athena, f"-- materialized: view\n{M1}")
+        assert len(files(athena)) == left
 
 
 @pytest.mark.parametrize("before", ["table", "partitioned", "view"])
@@ -259,7 +283,7 @@ def test_a_view_is_written_when_its_definition_changed(athena: FakeAthena) -> No
 def test_the_way_a_mart_is_stored_may_change(athena: FakeAthena, before: str, after: str) -> None:
     build(athena, f"-- materialized: {before}\n{M1}", day="2026-11-20")
     done = build(athena, f"-- materialized: {after}\n{M1} where o.x > 1", day="2026-11-20")
-    assert done.gap == (before != after and (before, after) != ("view", "table"))
+    assert done.gap == (before != after and "partitioned" in (before, after))
     kind = "VIRTUAL_VIEW" if after == "view" else "EXTERNAL_TABLE"
     assert entry(athena)["TableType"] == kind
     assert bool(entry(athena).get("PartitionKeys")) == (after == "partitioned")
