@@ -114,3 +114,15 @@ def test_what_sqlalchemy_asks_for_when_it_reflects_a_table(cursor: Any) -> None:
     assert [row[0] for row in cursor.fetchall()] == shown
     assert ask("SELECT typdefault, pg_catalog.pg_type_is_visible(oid) FROM pg_type WHERE typtype = 'd'") == []
     assert ask("SELECT enumlabel FROM pg_catalog.pg_enum") == []
+
+
+def test_defaults_as_redshift_writes_them(cursor: Any) -> None:
+    cursor.execute(
+        "CREATE TABLE driver.filled (a INT DEFAULT 3, b VARCHAR(9) DEFAULT 'x y', c TIMESTAMP DEFAULT GETDATE(), "
+        "d BOOLEAN DEFAULT true, e INT)"
+    )
+    defaults = ["3", "'x y'::character varying", "getdate()", "true", None]
+    cursor.execute("SELECT column_default FROM svv_columns WHERE table_name = 'filled' ORDER BY ordinal_position")
+    assert [found for (found,) in cursor.fetchall()] == defaults
+    cursor.execute("SHOW COLUMNS FROM TABLE driver.filled")
+    assert [row[5] for row in cursor.fetchall()] == defaults

@@ -202,6 +202,13 @@ def test_create_database_refuses_a_transaction_block(sql: Sql) -> None:
     sql("ROLLBACK")
 
 
+def test_settings_are_redshifts_or_a_sessions_own(sql: Sql) -> None:
+    sql("SET TIME ZONE 'Europe/Berlin'")
+    sql("SET app.tenant TO 'a'")
+    assert sql("SELECT CURRENT_SETTING('timezone'), CURRENT_SETTING('app.tenant')") == [("Europe/Berlin", "a")]
+    assert refused(sql, "SET tenant TO 'a'") == ("42704", 'unrecognized configuration parameter "tenant"')
+
+
 def test_a_user_without_rights_sees_nothing_and_makes_nothing(redshift: Redshift, sql: Sql, zetl: Catalog) -> None:
     redshift.warehouse.set_user(NAMESPACE, "IAM:plain", "Temporary1")
     plain = redshift.connect("IAM:plain", "Temporary1").cursor()

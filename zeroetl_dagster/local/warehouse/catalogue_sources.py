@@ -82,18 +82,28 @@ def relations(d: Attached) -> str:
     )
 
 
+# A default, which DuckDB keeps with the catalogue of our macros, as Redshift writes it.
+_DEFAULT = (
+    "CASE WHEN made = 'CAST(''t'' AS BOOLEAN)' THEN 'true' WHEN made = 'CAST(''f'' AS BOOLEAN)' THEN 'false' "
+    "WHEN data_type LIKE 'character%' AND regexp_full_match(made, '''([^'']|'''')*''') THEN made || '::' || data_type "
+    r"ELSE regexp_replace(made, '_redshift\.main\.', '', 'gi') END"
+)
+
+
 def columns(facts: Facts, d: Attached) -> str:
     """`required`: NOT NULL."""
     types = quoted(d.name, INTERNAL, "column_type")
     required = (
-        "SELECT schema_name, table_name, column_name, NOT is_nullable AS required FROM duckdb_columns() "
+        "SELECT schema_name, table_name, column_name, NOT is_nullable AS required, column_default AS made FROM "
+        "duckdb_columns() "
         f"WHERE database_name = {literal(d.name)}"
     )
     return (
         f"SELECT {literal(d.name)} AS database_name, schema_name, table_name, column_name, position AS "
         f"ordinal_position, coalesce(is_key, false) AS is_key, coalesce(required, false) OR coalesce(is_key, false) AS "
         f"required, {_NAME}(redshift_type) AS data_type, {_SIZE}(redshift_type) AS size, {_SCALE}(redshift_type) AS "
-        f"scale FROM {types} LEFT JOIN ({required}) USING (schema_name, table_name, column_name)"
+        f"scale, {_DEFAULT} AS column_default FROM {types} LEFT JOIN ({required}) "
+        "USING (schema_name, table_name, column_name)"
         f"{_late_columns(facts) if d.name == facts.current else ''}"
     )
 
@@ -102,11 +112,11 @@ def _late_columns(facts: Facts) -> str:
     """Those of late-binding views, which have columns only while they can be bound."""
     if not facts.late:
         return ""
-    rows = [(facts.current, *row[:5], False, *row[5:]) for row in facts.late]
+    rows = [(facts.current, *row[:5], False, *row[5:], None) for row in facts.late]
     listed = values(
         "database_name:VARCHAR, schema_name:VARCHAR, table_name:VARCHAR, column_name:VARCHAR, "
         "ordinal_position:INTEGER, "
-        "is_key:BOOLEAN, required:BOOLEAN, data_type:VARCHAR, size:INTEGER, scale:INTEGER",
+        "is_key:BOOLEAN, required:BOOLEAN, data_type:VARCHAR, size:INTEGER, scale:INTEGER, column_default:VARCHAR",
         rows,
     )
     return f" UNION ALL {listed}"

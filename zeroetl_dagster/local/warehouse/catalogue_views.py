@@ -43,8 +43,7 @@ def _columns_of(facts: Facts, *, everywhere: bool, prefix: str) -> str:
     )
     return (
         f"SELECT database_name AS {database}, schema_name AS {schema}, table_name AS {table}, column_name, "
-        f"CAST(ordinal_position AS INTEGER) AS ordinal_position, CAST(NULL AS VARCHAR) AS column_default, "
-        f"{_NULLABLE} AS "
+        f"CAST(ordinal_position AS INTEGER) AS ordinal_position, column_default, {_NULLABLE} AS "
         f"is_nullable, data_type, {_LENGTH} AS character_maximum_length, {_PRECISION} AS numeric_precision, "
         "CASE WHEN data_type = 'numeric' THEN coalesce(scale, 0) WHEN data_type IN ('smallint', 'integer', 'bigint') "
         "THEN 0 END AS numeric_scale, CAST(NULL AS VARCHAR) AS remarks, CAST(NULL AS INTEGER) AS datetime_precision, "

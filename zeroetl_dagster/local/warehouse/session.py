@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from zeroetl_dagster.local.warehouse import dialect, errors, statements
+from zeroetl_dagster.local.warehouse import dialect, errors, parameters, statements
 from zeroetl_dagster.local.warehouse.binding import Binder, Bound, Catalogue
 from zeroetl_dagster.local.warehouse.dialect import Statement, literal, quoted
 from zeroetl_dagster.local.warehouse.errors import SqlError
@@ -34,13 +34,6 @@ _READING = frozenset("query declare fetch close show set begin commit rollback n
 _QUERY_IDS = itertools.count(1000)
 _REMEMBERED = 300  # bound statements
 _BATCH = 10_000  # rows in memory at a time
-_DEFAULTS = {
-    "search_path": '"$user", public', "enable_case_sensitive_identifier": "false", "datestyle": "ISO, MDY",
-    "timezone": "UTC", "client_encoding": "UTF8", "query_group": "default", "extra_float_digits": "0",
-    "statement_timeout": "0", "autocommit": "on", "transaction_isolation": "serializable", "server_version": "8.0.2",
-    "standard_conforming_strings": "off", "application_name": "", "enable_result_cache_for_session": "on",
-    "max_identifier_length": "127", "analyze_threshold_percent": "10", "wlm_query_slot_count": "1",
-}  # fmt: skip
 
 
 class Rows:
@@ -104,7 +97,7 @@ class Session:
         self.warehouse, self.namespace, self.database, self.pid = warehouse, namespace, database, pid
         self.login = user  # who is logged in; `user` is who is acting (SET SESSION AUTHORIZATION)
         self.user = user
-        self.defaults = {**_DEFAULTS, **settings}
+        self.defaults = {**parameters.DEFAULTS, **settings}
         self.settings = dict(self.defaults)
         self.in_transaction = self.failed = self.read_only = False
         self.query_id = -1
@@ -366,6 +359,7 @@ def _rollback(session: Session, statement: Statement, _: Sequence[Any]) -> Resul
 
 def _set(session: Session, statement: Statement, _: Sequence[Any]) -> Result:
     name, value = statement.args["name"], statement.args["value"]
+    parameters.need(name)
     if value is None or value.upper() == "DEFAULT":
         value = session.defaults.get(name, "")
     if name == "timezone":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlglot import exp
 
+from zeroetl_dagster.local.warehouse import parameters
 from zeroetl_dagster.local.warehouse.dialect import names
 from zeroetl_dagster.local.warehouse.errors import SqlError
 from zeroetl_dagster.local.warehouse.functions import cast, duck, literal_of, text
@@ -41,8 +42,9 @@ def session_functions(session: Session) -> SessionFunctions:
         return text(session.settings[name])
 
     def set_config(arguments: list[exp.Expr]) -> exp.Expr:
-        value = literal_of(arguments[1], "a value of SET_CONFIG")
-        session.settings[literal_of(arguments[0], "a name of SET_CONFIG").lower()] = value
+        name = literal_of(arguments[0], "a name of SET_CONFIG").lower()
+        parameters.need(name)
+        value = session.settings[name] = literal_of(arguments[1], "a value of SET_CONFIG")
         return text(value)
 
     return {

@@ -35,10 +35,12 @@ def show(session: Session, statement: Statement, _: Sequence[Any]) -> Result:
     return Result("SHOW", [Column(name, _TEXT)], [(session.settings[name],)])
 
 
-def _query(session: Session, sql: str, like: str | None, limit: str | None, column: str) -> Result:
+def _query(
+    session: Session, sql: str, like: str | None, limit: str | None, column: str, order: str = "1, 2, 3"
+) -> Result:
     where = f" WHERE {column} LIKE {literal(like)}" if like is not None else ""
     statement = session.prepare(
-        f"SELECT * FROM ({sql}) AS q{where} ORDER BY 1, 2, 3" + (f" LIMIT {limit}" if limit else "")
+        f"SELECT * FROM ({sql}) AS q{where} ORDER BY {order}" + (f" LIMIT {limit}" if limit else "")
     )
     from zeroetl_dagster.local.warehouse.queries import select
 
@@ -83,7 +85,7 @@ def _columns(session: Session, m: re.Match[str], cs: bool) -> Result:
         f"database_name = {literal(relation.database)} AND schema_name = {literal(relation.schema)} "
         f"AND table_name = {literal(relation.name)}"
     )
-    return _query(session, sql, m[2], m[3], "column_name")
+    return _query(session, sql, m[2], m[3], "column_name", order="ordinal_position")
 
 
 def _grants(session: Session, m: re.Match[str], cs: bool) -> Result:

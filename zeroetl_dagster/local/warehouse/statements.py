@@ -230,6 +230,10 @@ def _set(m: re.Match[str], cs: bool) -> Statement:
     return Statement("set", "SET", args={"name": m[1].lower(), "value": value})
 
 
+def _time_zone(m: re.Match[str], cs: bool) -> Statement:
+    return Statement("set", "SET", args={"name": "timezone", "value": m[1].strip().strip("'")})
+
+
 def _reset(m: re.Match[str], cs: bool) -> Statement:
     return Statement("set", "RESET", args={"name": m[1].lower(), "value": None})
 
@@ -296,6 +300,7 @@ _SPECIAL: list[tuple[re.Pattern[str], Maker]] = [
     (_special(r"ALTER\s+DEFAULT\s+PRIVILEGES\s+(.*)$"), read_default_privileges),
     (_special(r"(GRANT|REVOKE)\s+(.*)$"), read_grant),
     (_special(r"(?:RE)?SET\s+SESSION\s+AUTHORIZATION\b\s*(.*)$"), _authorization),
+    (_special(r"SET\s+(?:SESSION\s+|LOCAL\s+)?TIME\s+ZONE\s+(.*)$"), _time_zone),
     (_special(r"SET\s+(?:SESSION\s+|LOCAL\s+)?(\w+(?:\.\w+)?)\s*(?:=|\bTO\b)\s*(.*)$"), _set),
     (_special(r"RESET\s+(\w+(?:\.\w+)?)\s*$"), _reset),
     (_special(r"SHOW\s+(.*)$"), _show),

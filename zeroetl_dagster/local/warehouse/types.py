@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from zeroetl_dagster.local.warehouse.errors import SqlError
+
 MAX_VARCHAR = 65_535
 MAX_CHAR = 4_096
 MAX_VARBYTE = 16_777_216
@@ -104,7 +106,9 @@ def from_duckdb(kind: str) -> RedshiftType:
 
 
 def parse(declared: str) -> RedshiftType | None:
-    """A type as SQL declares it (`varchar(10)`, `DECIMAL(8,2)`); None for one that Redshift does not have."""
+    """A type as SQL declares it (`varchar(10)`, `DECIMAL(8,2)`); None for one that Redshift does not have.
+
+    Raises `SqlError` (22023) for a length that it does not have."""
     found = _DECLARED.match(" ".join(declared.lower().split()))
     if found is None:
         return None
@@ -115,11 +119,28 @@ def parse(declared: str) -> RedshiftType | None:
 
 def _sized(name: str, written: str, size: str | None, scale: str | None) -> RedshiftType:
     if name == "numeric":
-        return RedshiftType(name, int(size or 18), int(scale or 0))
+        return _numeric(int(size or 18), int(scale or 0))
     if name == "character varying":
-        return RedshiftType(name, MAX_VARCHAR if size == "max" else int(size or _DEFAULT_VARCHAR))
+        return RedshiftType(name, _length("varchar", size, _DEFAULT_VARCHAR, MAX_VARCHAR))
     if name == "character":
-        return RedshiftType(name, MAX_CHAR if size == "max" else int(size or (256 if written == "bpchar" else 1)))
+        return RedshiftType(name, _length("char", size, 256 if written == "bpchar" else 1, MAX_CHAR))
     if name == "binary varying":
-        return RedshiftType(name, MAX_VARBYTE if size == "max" else int(size or _DEFAULT_VARBYTE))
+        return RedshiftType(name, _length("varbyte", size, _DEFAULT_VARBYTE, MAX_VARBYTE))
     return RedshiftType(name)
+
+
+def _length(word: str, size: str | None, default: int, most: int) -> int:
+    length = most if size == "max" else default if size is None else int(size)
+    if length < 1:
+        raise SqlError("22023", f"length for type {word} must be at least 1")
+    if length > most:
+        raise SqlError("22023", f"length for type {word} cannot exceed {most}")
+    return length
+
+
+def _numeric(precision: int, scale: int) -> RedshiftType:
+    if not 1 <= precision <= 38:
+        raise SqlError("22023", f"DECIMAL precision {precision} must be between 1 and 38")
+    if scale > min(precision, 37):
+        raise SqlError("22023", f"DECIMAL scale {scale} must be between 0 and {min(precision, 37)}")
+    return RedshiftType("numeric", precision, scale)
