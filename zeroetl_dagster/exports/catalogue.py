@@ -20,10 +20,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from typing import Any, Literal
+from typing import Any
 
 from botocore.exceptions import ClientError
 
+from zeroetl_dagster.exports.changes import ColumnChange, joined, recalled, remembered, retyped
 from zeroetl_dagster.exports.faults import code_of
 from zeroetl_dagster.exports.names import SourceTable
 from zeroetl_dagster.exports.types import ExportedColumn, glue_type
@@ -51,21 +52,6 @@ class Column:
     def gone(self) -> bool:
         """True for a column that only older days have."""
         return self.comment.startswith(GONE)
-
-
-@dataclass(frozen=True)
-class ColumnChange:
-    """What happened to one column since the newest day that was catalogued before."""
-
-    kind: Literal["added", "removed", "retyped"]
-    column: str
-    before: str | None
-    after: str | None
-
-    def __str__(self) -> str:
-        if self.kind == "retyped":
-            return f"column {self.column!r} changed from {self.before} to {self.after}"
-        return f"column {self.column!r} ({self.before or self.after}) was {self.kind}"
 
 
 @dataclass(frozen=True)
@@ -206,13 +192,18 @@ class Catalogue:
             return problem
         before = _columns(existing) if existing else ()
         held = dict(existing.get("Parameters", {})) if existing else {}
-        columns, changes = before, dict[date, tuple[ColumnChange, ...]]()
+        columns, parameters, changes = before, dict(held), dict[date, tuple[ColumnChange, ...]]()
         newest = _day(held.get(LATEST_DAY))
         for day in days:
             latest = newest is None or day.day >= newest
-            columns, changes[day.day] = merge(columns, day, latest=latest)
+            columns, found = merge(columns, day, latest=latest)
+            if latest:
+                again = recalled(parameters) if day.day == newest else ()
+                found = joined(again, found, retyped(parameters, day.exported))
+                parameters |= remembered(parameters, day.exported, found)
+            changes[day.day] = found
             newest = day.day if latest else newest
-        parameters = {**held, **self._parameters(days, held, newest)}
+        parameters |= self._parameters(days, held, newest)
         if existing is None:
             if not self._create(name, columns, parameters, days[-1]):  # a run of another day was quicker
                 return self._table(name, days, self.calls("get_table", DatabaseName=self.database, Name=name)["Table"])

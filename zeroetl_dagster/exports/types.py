@@ -43,6 +43,26 @@ class ExportedColumn:
         """`original_type` in lower case without its parameters: `numeric(8,2)` is `numeric`."""
         return re.sub(r"\s*\(.*?\)", "", self.original_type.lower()).strip()
 
+    @property
+    def source_type(self) -> str:
+        """The type with what the manifest tells of its length or precision, as a person would write it."""
+        sizes: tuple[int | None, ...] = ()
+        if self.base_type in ("numeric", "decimal"):
+            sizes = (self.numeric_precision, self.numeric_scale)
+        elif "char" in self.base_type:
+            sizes = (self.max_length,)
+        told = ",".join(str(size) for size in sizes if size is not None)
+        return f"{self.base_type}({told})" if told else self.original_type.lower()
+
+
+def parse_source_type(name: str, source_type: str) -> ExportedColumn:
+    """The column whose `source_type` this is, exported as a string."""
+    exact = re.fullmatch(r"(numeric|decimal)\((\d+)(?:,(-?\d+))?\)", source_type)
+    if exact is None:
+        return ExportedColumn(name, source_type, "string")
+    scale = int(exact[3]) if exact[3] else None
+    return ExportedColumn(name, exact[1], "string", numeric_precision=int(exact[2]), numeric_scale=scale)
+
 
 def glue_type(column: ExportedColumn) -> str:
     """The Hive type that reads the exported Parquet; `string` for whatever is unknown.

@@ -19,6 +19,7 @@ from typing import Any
 
 from zeroetl_dagster.connections.sql import identifier, literal
 from zeroetl_dagster.exports.catalogue import LATEST_DAY, Catalogue, CatalogueTable, Column, table_columns
+from zeroetl_dagster.exports.changes import known_columns
 from zeroetl_dagster.exports.names import LATEST_SUFFIX, TYPED_SUFFIX
 from zeroetl_dagster.exports.types import typed_expression
 
@@ -29,7 +30,7 @@ _WORKERS = 4  # Athena runs 20 DDL statements of an account at once by default
 
 def typed_view(table: CatalogueTable, partition_key: str) -> str:
     """CREATE VIEW of all days with the source's types; the day's columns first, then those that are gone."""
-    exported = {column.name.lower(): column for column in table.source.exported}
+    exported = known_columns(table.parameters) | {column.name.lower(): column for column in table.source.exported}
     held = {column.name: column for column in table.columns}
     order = [held.get(c.name, c) for c in table.day_columns] + [c for c in table.columns if c.name not in _names(table)]
     lines = []
@@ -56,8 +57,9 @@ def publish(
 ) -> list[CatalogueTable]:
     """Write the views that must change, and return the tables with their views' names.
 
-    A typed view is rewritten when its text differs from what was written last (its fingerprint is a parameter of the
-    table) or it is gone; `latest` only by the newest day, so that a backfill of older days leaves it alone.
+    A typed view is rewritten when it is gone, or when its text or the types below it are not those of the one that was
+    written last (Athena refuses a view whose columns have changed: VIEW_IS_STALE); their fingerprint is a parameter of
+    the table. `latest` is rewritten by the newest day only, so that a backfill of older days leaves it alone.
     """
     there = catalogue.tables()
     with ThreadPoolExecutor(_WORKERS) as pool:
@@ -86,7 +88,7 @@ def count_rows(athena: Any, tables: Sequence[CatalogueTable], partition_key: str
 
 
 def fingerprint(sql: str) -> str:
-    """Short hash of a view's text."""
+    """Short hash of what makes a view."""
     return hashlib.sha256(sql.encode()).hexdigest()[:16]
 
 
@@ -96,9 +98,10 @@ def _publish(
     typed, latest = table.name + TYPED_SUFFIX, table.name + LATEST_SUFFIX
     if table.newest or typed not in there:
         sql = typed_view(table, catalogue.partition_key)
-        if typed not in there or table.parameters.get(TYPED_FINGERPRINT) != fingerprint(sql):
+        wanted = fingerprint(f"{sql}\n{column_list(table.columns)}")
+        if typed not in there or table.parameters.get(TYPED_FINGERPRINT) != wanted:
             athena.execute(sql)
-            table = catalogue.set_parameters(table, {TYPED_FINGERPRINT: fingerprint(sql)})
+            table = catalogue.set_parameters(table, {TYPED_FINGERPRINT: wanted})
     if table.newest:
         athena.execute(latest_view(table, catalogue.partition_key))
     return replace(table, typed_view=typed, latest_view=latest if table.newest or latest in there else None)
@@ -141,5 +144,5 @@ def _count(table: CatalogueTable, partition_key: str) -> str:
 
 
 def column_list(columns: Iterable[Column]) -> str:
-    """`name type, …` for messages."""
+    """`name type, …`."""
     return ", ".join(f"{column.name} {column.type}" for column in columns)

@@ -22,6 +22,7 @@ from zeroetl_dagster.exports.catalogue import (
     merge,
 )
 from zeroetl_dagster.exports.names import SourceTable
+from zeroetl_dagster.exports.types import ExportedColumn
 from zeroetl_dagster_tests.exports.fakes import FakeGlue, fault
 
 SALES = SourceTable("shop", "public", "sales")
@@ -144,6 +145,34 @@ def test_a_schema_change_names_the_column_once(glue: FakeGlue, columns: tuple[Co
     assert register(glue, day(0)).changes == ()
     assert [str(c) for c in register(glue, day(1, columns)).changes] == [change]
     assert register(glue, day(2, columns)).changes == ()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "change"),
+    [
+        ({"original_type": "text"}, {"original_type": "numeric", "numeric_precision": 8}, "text to numeric(8)"),
+        ({"original_type": "date"}, {"original_type": "text"}, "date to text"),
+        (
+            {"original_type": "character varying", "max_length": 10},
+            {"original_type": "character varying", "max_length": 20},
+            "character varying(10) to character varying(20)",
+        ),
+    ],
+)
+def test_a_type_that_changed_at_the_source_is_told_though_the_files_have_strings(
+    glue: FakeGlue, before: dict[str, Any], after: dict[str, Any], change: str
+) -> None:
+    old, new = (ExportedColumn("Paid", exported_type="binary (UTF8)", **kind) for kind in (before, after))
+    assert register(glue, day(0, exported=(old,))).changes == ()
+    assert [str(c) for c in register(glue, day(1, exported=(new,))).changes] == [f"column 'paid' changed from {change}"]
+    assert register(glue, day(2, exported=(new,))).changes == ()
+
+
+def test_a_day_that_is_catalogued_again_is_told_the_same_change(glue: FakeGlue) -> None:
+    register(glue, day(0))
+    changed = day(1, COLUMNS[:1])
+    assert register(glue, changed).changes == register(glue, changed).changes != ()
+    assert register(glue, day(2, COLUMNS[:1])).changes == ()
 
 
 def test_columns_are_append_only_and_say_when_they_left(glue: FakeGlue) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zeroetl_dagster.exports.types import ExportedColumn, glue_type, typed_expression
+from zeroetl_dagster.exports.types import ExportedColumn, glue_type, parse_source_type, typed_expression
 
 
 def col(original: str, exported: str = "binary (UTF8)", **more: int) -> ExportedColumn:
@@ -67,3 +67,20 @@ def test_timestamptz_becomes_utc() -> None:
 
 def test_a_column_that_the_manifest_does_not_know_is_left_alone() -> None:
     assert typed_expression(None, "string", "c") == "c"
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        ExportedColumn("a", "numeric", "string", numeric_precision=8),
+        ExportedColumn("a", "numeric(8,2)", "string"),
+        ExportedColumn("a", "numeric", "string"),
+        ExportedColumn("a", "character", "string", max_length=4),
+        ExportedColumn("a", "timestamp(3) with time zone", "string"),
+        ExportedColumn("a", "enum('a(','b')", "string"),
+        ExportedColumn("a", "date", "string"),
+    ],
+)
+def test_a_type_that_was_remembered_is_cast_as_before(column: ExportedColumn) -> None:
+    known = parse_source_type("a", column.source_type)
+    assert typed_expression(known, "string", '"a"') == typed_expression(column, "string", '"a"')

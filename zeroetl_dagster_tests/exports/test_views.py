@@ -58,10 +58,13 @@ def test_views_are_trino_sql(catalogue: Catalogue, build: object) -> None:
     assert sqlglot.parse_one(build(put(catalogue, 0), "snapshot_date"), read="trino")  # type: ignore[operator]
 
 
-def test_columns_that_are_gone_stay_in_typed_and_leave_latest(catalogue: Catalogue) -> None:
+def test_columns_that_are_gone_stay_in_typed_with_their_types_and_leave_latest(catalogue: Catalogue) -> None:
     put(catalogue, 0)
-    table = put(catalogue, 1, EXPORTED[:2])
-    assert '"soldat"' in views.typed_view(table, "snapshot_date")
+    put(catalogue, 1, EXPORTED[:1])
+    table = put(catalogue, 2, EXPORTED[:1])
+    typed = views.typed_view(table, "snapshot_date")
+    assert "AS timestamp with time zone), 'UTC') AS timestamp) AS \"soldat\"" in typed
+    assert 'try_cast("paid" AS decimal(8,2)) AS "paid"' in typed
     assert '"soldat"' not in views.latest_view(table, "snapshot_date")
 
 
@@ -76,6 +79,14 @@ def test_typed_is_rewritten_when_a_column_comes(athena: FakeAthena, catalogue: C
     publish(athena, catalogue, put(catalogue, 0, EXPORTED[:2]))
     athena.statements.clear()
     publish(athena, catalogue, put(catalogue, 1))
+    assert [s.split('"')[3] for s in athena.statements] == ["public_sales_typed", "public_sales_latest"]
+
+
+def test_typed_is_rewritten_when_a_type_below_it_changes(athena: FakeAthena, catalogue: Catalogue) -> None:
+    """Its text is the same, but Athena calls it stale."""
+    publish(athena, catalogue, put(catalogue, 0))
+    athena.statements.clear()
+    publish(athena, catalogue, put(catalogue, 1, (ExportedColumn("SalesId", "bigint", "int64"), *EXPORTED[1:])))
     assert [s.split('"')[3] for s in athena.statements] == ["public_sales_typed", "public_sales_latest"]
 
 
