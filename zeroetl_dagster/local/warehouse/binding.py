@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import duckdb
 from sqlglot import exp
 
+from zeroetl_dagster.local.warehouse.blanks import without_blanks
 from zeroetl_dagster.local.warehouse.dialect import names, parse
 from zeroetl_dagster.local.warehouse.errors import SqlError, not_implemented
 from zeroetl_dagster.local.warehouse.meaning import SessionFunctions, meaning
@@ -117,7 +118,8 @@ class Binder:
         self._expand_aliases(tree)
         texts = text_types(tree, lambda table: columns.get(id(table))) if isinstance(tree, exp.Query) else None
         meant = meaning(tree, self.functions, self.user)
-        bound.tree = with_types(meant, lambda sql: [kind for _, kind in self.describe(sql)])
+        typed = with_types(meant, lambda sql: [kind for _, kind in self.describe(sql)])
+        bound.tree = without_blanks(typed, self.describe)
         bound.sql = bound.tree.sql("duckdb")
         if isinstance(bound.tree, exp.Query):
             described = [Column(name, from_duckdb(kind)) for name, kind in self.describe(bound.sql)]

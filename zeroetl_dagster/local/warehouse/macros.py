@@ -74,7 +74,7 @@ MACROS: dict[str, list[tuple[str, str]]] = {
         )
     ],
     "_or_empty": [("found, s", "CASE WHEN s IS NOT NULL THEN coalesce(found, '') END")],
-    "_text": [("s", "rtrim(s, ' ')")],
+    "_text": [("s", "CASE WHEN suffix(s, ' ') THEN rtrim(s, ' ') ELSE s END")],  # much faster than rtrim alone
     "_cut": [
         (
             "s, n",

@@ -7,12 +7,14 @@ with the same GROUP BY for what stands above an aggregate. Nothing is executed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import duckdb
 from sqlglot import exp
 
 Describe = Callable[[str], list[str]]
 _SCOPES = (exp.Select, exp.Update, exp.Delete, exp.Merge, exp.Values)
+Q = TypeVar("Q", bound=exp.Query)
 Type = str | None  # as DESCRIBE writes it; None where it cannot be told
 _DESCRIBED = {
     "TEXT": "VARCHAR", "INT": "INTEGER", "REAL": "FLOAT", "TIMESTAMPTZ": "TIMESTAMP WITH TIME ZONE",
@@ -121,19 +123,19 @@ def _described(probe: exp.Select, count: int, describe: Describe) -> list[str] |
 
 def _correlated(expression: exp.Expr, scope: exp.Expr, describe: Describe) -> Type:
     """In a subquery that reads columns of the queries around it."""
-    probe, outer = _probe([expression], scope, False, with_clauses=False), scope_of(scope)
+    probe, outer = _probe([expression], scope, False, clauses=False), scope_of(scope)
     while outer is not None:
-        wrapped = _frame(outer)
+        wrapped = frame(outer)
         wrapped.set("expressions", [exp.Subquery(this=probe)])
-        probe, found = wrapped, _described(_with_clauses(wrapped.copy(), scope), 1, describe)
+        probe, found = wrapped, _described(with_clauses(wrapped.copy(), scope), 1, describe)
         if found is not None:
             return found[0]
         outer = scope_of(outer)
     return None
 
 
-def _probe(expressions: list[exp.Expr], scope: exp.Expr, grouped: bool, *, with_clauses: bool = True) -> exp.Select:
-    probe = _frame(scope)
+def _probe(expressions: list[exp.Expr], scope: exp.Expr, grouped: bool, *, clauses: bool = True) -> exp.Select:
+    probe = frame(scope)
     columns = [exp.alias_(one.copy(), f"_c{number}") for number, one in enumerate(expressions)]
     if grouped:
         # Its own columns stay: GROUP BY may name them, and so may the expressions.
@@ -142,10 +144,10 @@ def _probe(expressions: list[exp.Expr], scope: exp.Expr, grouped: bool, *, with_
             probe.set("group", group.copy())
     else:
         probe.set("expressions", columns)
-    return _with_clauses(probe, scope) if with_clauses else probe
+    return with_clauses(probe, scope) if clauses else probe
 
 
-def _frame(scope: exp.Expr) -> exp.Select:
+def frame(scope: exp.Expr) -> exp.Select:
     """An empty SELECT from what the scope reads."""
     made = exp.Select()
     sources = scope.args.get("from_")
@@ -165,7 +167,7 @@ def _frame(scope: exp.Expr) -> exp.Select:
     return made
 
 
-def _with_clauses(probe: exp.Select, scope: exp.Expr) -> exp.Select:
+def with_clauses(probe: Q, scope: exp.Expr) -> Q:
     """The WITH clauses that the scope sees; of two of one name the nearer."""
     found: dict[str, exp.Expr] = {}
     recursive = False
