@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC
 
 import pytest
 
@@ -196,3 +197,22 @@ def test_health_tells_of_resyncs(replicated: Replicated) -> None:
     replicated.health.clear()
     replicated.refresh(scope="ALL", schemas=("public",))
     eventually(lambda: [status for status, _ in replicated.health] == ["syncing", "active"])
+
+
+def test_cloudwatch_and_the_view_tell_of_one_moment_after_a_resync(replicated: Replicated) -> None:
+    replicated.source.run("CREATE TABLE empty (id int PRIMARY KEY)", "CREATE TABLE t (id int PRIMARY KEY)")
+    replicated.source.run("INSERT INTO t VALUES (1)")
+    replicated.start()
+
+    def told() -> tuple[float | None, float]:
+        (metrics,) = replicated.replicator.metrics()
+        ((applied,),) = replicated.look("latest_applied", "integration")
+        return metrics.latest_applied_change, applied.replace(tzinfo=UTC).timestamp()
+
+    seeded = told()
+    assert seeded[0] == seeded[1]
+    replicated.refresh(("public", "empty"))
+    eventually(lambda: told()[1] > seeded[1])
+    eventually(lambda: replicated.states()["public.empty"] == "Synced")
+    resynced = told()
+    assert resynced[0] == resynced[1]

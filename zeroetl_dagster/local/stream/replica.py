@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from zeroetl_dagster.local.integration import InboundIntegration
 from zeroetl_dagster.local.stream import resync
-from zeroetl_dagster.local.stream.catalog import TableRecord, naive, now
+from zeroetl_dagster.local.stream.catalog import TableRecord, naive
 from zeroetl_dagster.local.stream.changes import Batch
 from zeroetl_dagster.local.stream.data_filter import DataFilter
 from zeroetl_dagster.local.stream.reader import Reader
@@ -335,7 +335,6 @@ class Replica:
         size = work()
         if size:
             self._written(size, began)
-            self._writer.applied_at = now()
 
     def _callbacks(self) -> dict[str, Callable[[], Any]]:
         return {"stopped": self._stopping.is_set, "seeded": self._tell}

@@ -76,7 +76,7 @@ def seed(
         seeded()
     if done:
         with writer.transaction() as cursor:
-            applied = now()
+            applied = writer.applied_at = now()
             writer.catalog.log_activity(cursor, checkpoint, "snapshot", done, last_commit=started, started=started)
             writer.catalog.update_integration(
                 cursor, last_checkpoint=position.checkpoint, latest_applied=applied, latest_shipped=started
