@@ -109,22 +109,25 @@ class AthenaMarts(SettingsComponent[AthenaMartsSettings]):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         project.check(self, context.component_tree, {"athena": self.settings.athena})
         exports = [component.settings for component in context.component_tree.get_all_components(SnapshotExport)]
+        _chosen(self.settings, exports, self.where)
         return build_mart_definitions(self.settings, context.path, exports)
 
 
 def _chosen(
-    settings: AthenaMartsSettings, exports: Iterable[SnapshotExportSettings]
+    settings: AthenaMartsSettings, exports: Iterable[SnapshotExportSettings], where: str | None = None
 ) -> dict[str, SnapshotExportSettings]:
+    """The exports that the settings name; `where` (the file) begins the message of one that is not there."""
+    where = where or settings.name
     by_name = {export.name: export for export in exports}
     for name in settings.exports:
         if name not in by_name:
             raise SettingsError(
-                f"{settings.name}: `exports` names {name!r}, which no SnapshotExport component is called; "
+                f"{where}: `exports` names {name!r}, which no SnapshotExport component is called; "
                 f"declared: {', '.join(sorted(by_name)) or 'none'}"
             )
         if by_name[name].athena is None:
             raise SettingsError(
-                f"{settings.name}: the export {name!r} has no `athena` connection, without which it makes no views for "
+                f"{where}: the export {name!r} has no `athena` connection, without which it makes no views for "
                 "marts to read; add `athena:` to it"
             )
     return {name: by_name[name] for name in settings.exports}

@@ -215,7 +215,10 @@ def _results(
             asset_key=key,
             metadata=face.catalogue_metadata(settings, done, region),
             data_version=dg.DataVersion(str(face.plain(export[face.TASK]))),
-            check_results=[checks.catalogued(key, [str(problem) for problem in done.problems])],
+            check_results=[
+                checks.catalogued(key, [str(problem) for problem in done.problems]),
+                checks.none_gone(key, done.gone),
+            ],
         )
 
 

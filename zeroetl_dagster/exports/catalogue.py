@@ -101,6 +101,22 @@ class Problem:
         return f"{self.label}: {self.reason}"
 
 
+@dataclass(frozen=True)
+class Gone:
+    """A table that earlier exports had and this one has not: dropped or renamed at the source, or no longer asked for.
+    It stays as it was, `latest` view included."""
+
+    label: str
+    relation: str
+    last_day: date
+
+    def __str__(self) -> str:
+        return (
+            f"{self.label} is not in this export; {self.relation} and its views still show {self.last_day}. Delete "
+            "them in Glue when they are not needed any more"
+        )
+
+
 @dataclass
 class Calls:
     """A Glue client that counts its calls (they are what Glue bills and throttles)."""
@@ -176,6 +192,17 @@ class Catalogue:
             results = list(pool.map(lambda job: self._table(*job), jobs))
         done = [table for tables in results if not isinstance(tables, Problem) for table in tables]
         return done, [problem for problem in results if isinstance(problem, Problem)]
+
+    def gone(self, day: date, there: Iterable[str]) -> list[Gone]:
+        """Tables of this pipeline of which an earlier day is the newest, but `day` has none: all but those `there`."""
+        known = set(there)
+        found = []
+        for name, table in sorted(self.tables().items()):
+            parameters = table.get("Parameters", {})
+            last, label = _day(parameters.get(LATEST_DAY)), parameters.get(LABEL, "")
+            if parameters.get(OWNER) == self.pipeline and label not in known and last is not None and last < day:
+                found.append(Gone(label, f"{self.database}.{name}", last))
+        return found
 
     def set_parameters(self, table: CatalogueTable, parameters: Mapping[str, str]) -> CatalogueTable:
         """Add these parameters to the table as it is in Glue now (other days may have changed it meanwhile)."""

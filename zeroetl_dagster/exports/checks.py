@@ -7,12 +7,12 @@ export, hence nothing skipped) is left as it was.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec, AssetKey, MetadataValue
 
-from zeroetl_dagster.exports.catalogue import CatalogueTable
+from zeroetl_dagster.exports.catalogue import CatalogueTable, Gone
 from zeroetl_dagster.exports.daily import Exported
 from zeroetl_dagster.exports.snapshots import NoSnapshot
 
@@ -21,6 +21,7 @@ NOTHING_SKIPPED = "nothing_skipped"
 ALL_WRITTEN = "everything_asked_was_written"
 SCHEMA_UNCHANGED = "schema_unchanged"
 ALL_CATALOGUED = "everything_written_is_catalogued"
+NO_TABLE_GONE = "no_table_gone"
 
 
 class TableCheckSpec(AssetCheckSpec):
@@ -45,8 +46,13 @@ def export_specs(key: AssetKey) -> list[AssetCheckSpec]:
 
 
 def catalogue_specs(key: AssetKey) -> list[AssetCheckSpec]:
-    """The check of the catalogue asset."""
-    return [AssetCheckSpec(ALL_CATALOGUED, asset=key, description="Every table of the export is in Glue.")]
+    """The checks of the catalogue asset."""
+    return [
+        AssetCheckSpec(ALL_CATALOGUED, asset=key, description="Every table of the export is in Glue."),
+        AssetCheckSpec(
+            NO_TABLE_GONE, asset=key, description="Every table that earlier exports put into Glue is in this one."
+        ),
+    ]
 
 
 def table_spec(key: AssetKey) -> AssetCheckSpec:
@@ -100,6 +106,17 @@ def catalogued(key: AssetKey, problems: list[str]) -> AssetCheckResult:
         check_name=ALL_CATALOGUED,
         passed=not problems,
         description=_listing("not catalogued", problems) if problems else "every table is in Glue",
+    )
+
+
+def none_gone(key: AssetKey, gone: Sequence[Gone]) -> AssetCheckResult:
+    """Tables that this export has no more: a warning, since nothing else tells readers of their old rows."""
+    return AssetCheckResult(
+        asset_key=key,
+        check_name=NO_TABLE_GONE,
+        passed=not gone,
+        severity=AssetCheckSeverity.WARN,
+        description=_listing("gone", [str(table) for table in gone]) if gone else "no table is gone",
     )
 
 

@@ -19,6 +19,7 @@ from zeroetl_dagster.exports.catalogue import (
     Catalogue,
     CatalogueTable,
     DayOfTable,
+    Gone,
     Problem,
     manifest_columns,
 )
@@ -67,6 +68,7 @@ class Catalogued:
     glue_calls: int
     crawl: crawler.Crawl | None
     scanned_bytes: int = 0
+    gone: tuple[Gone, ...] = ()
 
 
 def asked_tables(settings: SnapshotExportSettings) -> list[SourceTable] | None:
@@ -254,7 +256,8 @@ class CatalogueOfDay:
         if self.athena is not None:
             tables = views.publish(self.athena, catalogue, tables, self.report)
             tables, scanned = views.count_rows(self.athena, tables, catalogue.partition_key)
-        return Catalogued(tuple(tables), tuple(problems + refused), calls.count, crawl, scanned)
+        gone = catalogue.gone(self.day, [*(e.table.label for e in found.tables), *(e.label for e in found.skipped)])
+        return Catalogued(tuple(tables), tuple(problems + refused), calls.count, crawl, scanned, tuple(gone))
 
     def oldest(self, now: datetime) -> date | None:
         """The first day that retention keeps; None keeps all."""

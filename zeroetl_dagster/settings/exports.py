@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -23,6 +23,7 @@ SnapshotType = Literal["automated", "manual", "awsbackup", "shared", "public"]
 _PARTIAL_EXPORT_NAME = re.compile(r"[A-Za-z0-9$_]+")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _GLUE_NAME = re.compile(r"[a-z0-9_]{1,255}")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")  # S3 user guide, "General purpose bucket naming rules"
 _SOURCE_TYPE = re.compile(r"(?:numeric|decimal)\(\s*(\d+)\s*,\s*(\d+)\s*\)", re.IGNORECASE)
 _MAX_DIGITS = 38  # of Trino's decimals
 _MAX_EXPORT_ONLY_BYTES = 200 * 1024
@@ -202,7 +203,7 @@ class SnapshotExportSettings(Settings):
     aws: str
     athena: str | None = None
     source: ExportSource
-    bucket: Annotated[str, Field(min_length=3, max_length=63)]
+    bucket: str
     prefix: str = ""
     kms_key: str = Field(min_length=1)
     export_role: str
@@ -224,6 +225,16 @@ class SnapshotExportSettings(Settings):
     def _asset_key_part(cls, value: str) -> str:
         if not _NAME.fullmatch(value):
             raise ValueError(f"{value!r} begins asset keys: letters, digits and _ only, not beginning with a digit")
+        return value
+
+    @field_validator("bucket")
+    @classmethod
+    def _bucket_name(cls, value: str) -> str:
+        if not _BUCKET.fullmatch(value):
+            raise ValueError(
+                f"{value!r} is not the name of a bucket: 3 to 63 lower-case letters, digits, . and -, without s3:// (a "
+                "folder in it goes to `prefix`)"
+            )
         return value
 
     @field_validator("prefix")

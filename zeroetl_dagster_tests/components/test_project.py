@@ -12,7 +12,7 @@ import pytest
 import yaml
 from dagster.components.testing import create_defs_folder_sandbox
 
-from zeroetl_dagster.components import Connections, RedshiftMarts, ZeroEtlIntegration
+from zeroetl_dagster.components import AthenaMarts, Connections, RedshiftMarts, ZeroEtlIntegration
 from zeroetl_dagster.marts.model import MartError
 from zeroetl_dagster.settings.errors import SettingsError
 
@@ -130,3 +130,10 @@ def test_a_mart_that_would_wait_for_ever_is_refused(table: str, said: str) -> No
 def test_with_discovered_tables_any_may_be_read() -> None:
     unknown = {"a": "select o.id as id from shop.public.whatever o"}
     assert "m/a" in load([pipeline(tables="discover"), marts(unknown)])
+
+
+def test_athena_marts_of_an_export_that_nobody_declares_name_the_file() -> None:
+    attributes = {"name": "lm", "athena": "lake", "database": "lm", "exports": ["nobody"]}
+    lake: One = (Connections, {"athena": {"lake": {"aws": "own", "workgroup": "w"}}}, {})
+    said = refused(lake, (AthenaMarts, attributes, READS))
+    assert "defs.yaml: `exports` names 'nobody', which no SnapshotExport component is called" in said

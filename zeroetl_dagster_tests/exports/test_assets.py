@@ -251,6 +251,22 @@ def test_a_schema_change_names_the_column(
     assert not evaluation.passed and "column 'coupon' (string) was added" in (evaluation.description or "")
 
 
+def test_a_table_that_left_the_source_is_a_warning_while_its_old_rows_are_shown(
+    run: Runner, rds: FakeRds, s3: FakeS3
+) -> None:
+    everything = settings_of(tables="all")
+    rds.add_snapshot("before", datetime(2024, 4, 30, 3, tzinfo=UTC))
+    writes(rds, s3, {"public.sales": SALES, "public.users": SALES})
+    assert check(run(everything, partition="2024-04-30"), "no_table_gone").passed
+    writes(rds, s3, {"public.sales": SALES})
+    found = check(run(everything), "no_table_gone")
+    assert not found.passed and found.severity == dg.AssetCheckSeverity.WARN
+    assert "public.users is not in this export; shop_lake.public_users and its views still show 2024-04-30" in str(
+        found.description
+    )
+    assert check(run(everything, partition="2024-04-30"), "no_table_gone").passed
+
+
 def test_tables_that_collide_fail_while_the_others_are_catalogued(run: Runner, rds: FakeRds, s3: FakeS3) -> None:
     writes(rds, s3, {"public.Sales": SALES, "public.sales": SALES, "public.users": SALES})
     result = run(settings_of(tables=["public.Sales", "public.sales", "public.users"]))

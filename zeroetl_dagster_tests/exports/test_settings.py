@@ -35,6 +35,8 @@ def load(**more: Any) -> SnapshotExportSettings:
         ({"source": {**PG, "instance": "db"}}, "exactly one of `cluster`"),
         ({"source": {**PG, "cluster": None, "instance": "db"}}, "name the `cluster`"),
         ({"source": {**PG, "engine": "oracle"}}, "`source.engine` is 'oracle'; allowed"),
+        ({"bucket": "s3://lake"}, "'s3://lake' is not the name of a bucket"),
+        ({"bucket": "Lake"}, "lower-case letters"),
         ({"prefix": "a:b"}, "colon"),
         ({"prefix": "a//b"}, "empty folder name"),
         ({"export_role": "export"}, "not a role ARN"),
