@@ -22,6 +22,33 @@ def _float_text(digits: int) -> str:
 
 
 _INTEGER = r"regexp_full_match(trim(s), '[+-]?\d+')"
+# JSON without the space between its values; DuckDB's own json() would round long numbers.
+_COMPACT = r"""regexp_replace(s, '("(?:[^"\\]|\\.)*")|\s+', '\1', 'g')"""
+_WHOLE = "json_type({}) IN ('BIGINT', 'UBIGINT')"
+
+
+def _of_super(operator: str, whole: str, strings: str = "") -> list[tuple[str, str]]:
+    """Arithmetic of two SUPER values: of integers an integer, of other numbers one of 15 digits, otherwise NULL."""
+    whole_a, whole_b = _WHOLE.format("a"), _WHOLE.format("b")
+    a, b = (f"TRY_CAST(json_extract_string({one}, '$') AS {{}})" for one in "ab")
+    divisor = f'{CATALOGUE}.main."_divisor"({{}})' if operator in "/%" else "{}"
+    one, two = a.format("BIGINT"), divisor.format(b.format("BIGINT"))
+    x, y = a.format("DOUBLE"), divisor.format(b.format("DOUBLE"))
+    text = f'{CATALOGUE}.main."_float_text"({x} {operator} {y})'
+    numbers = " AND ".join(f"({_WHOLE.format(j)} OR json_type({j}) = 'DOUBLE')" for j in "ab")
+    return [
+        (
+            "a, b",
+            f"CASE WHEN {whole_a} AND {whole_b} THEN CAST(CAST({one} {whole} {two} AS VARCHAR) AS JSON) WHEN {numbers} "
+            f"THEN CAST(regexp_replace({text}, '^(-?\\d+)$', '\\1.0') AS JSON){strings} END",
+        )
+    ]
+
+
+_JOINED = (
+    " WHEN json_type(a) = 'VARCHAR' AND json_type(b) = 'VARCHAR' "
+    "THEN to_json(json_extract_string(a, '$') || json_extract_string(b, '$'))"
+)
 _WORD = "trim(regexp_replace(lower(t), '\\(.*\\)', ''))"  # of a declared type, without its length
 # Name to its bodies: parameters and DuckDB's SQL. Several differ in the number of arguments, or in their types.
 MACROS: dict[str, list[tuple[str, str]]] = {
@@ -153,8 +180,8 @@ MACROS: dict[str, list[tuple[str, str]]] = {
         ("source, target, t", "(CAST(t AS TIMESTAMP) AT TIME ZONE source) AT TIME ZONE target"),
     ],
     # JSON and SUPER
-    "_json": [("s", "CAST(s AS JSON)")],
-    "_json_or_null": [("s", "CASE WHEN json_valid(s) THEN CAST(s AS JSON) END")],
+    "_json": [("s", f"CAST(CASE WHEN json_valid(s) THEN {_COMPACT} ELSE s END AS JSON)")],
+    "_json_or_null": [("s", f"CASE WHEN json_valid(s) THEN CAST({_COMPACT} AS JSON) END")],
     "is_valid_json": [("s", "CASE WHEN json_valid(s) THEN json_type(s) = 'OBJECT' ELSE false END")],
     "is_valid_json_array": [("s", "CASE WHEN json_valid(s) THEN json_type(s) = 'ARRAY' ELSE false END")],
     "can_json_parse": [("s", "json_valid(s)")],
@@ -175,6 +202,11 @@ MACROS: dict[str, list[tuple[str, str]]] = {
     "is_integer": [("j", "coalesce(json_type(j) IN ('UBIGINT', 'BIGINT'), false)")],
     # arithmetic: DuckDB answers NULL where Redshift raises
     "_divisor": [("b", f"CASE WHEN b = 0 THEN error('{RAISED}22012:Divide by zero') ELSE b END")],
+    "_super_add": _of_super("+", "+", _JOINED),
+    "_super_sub": _of_super("-", "-"),
+    "_super_mul": _of_super("*", "*"),
+    "_super_div": _of_super("/", "//"),
+    "_super_mod": _of_super("%", "%"),
     # the catalogue's own: parts of a declared type
     "_type_name": [("t", _cases(_WORD, {word: f"'{name}'" for word, name in NAMES.items()}, _WORD))],
     "_type_size": [("t", r"TRY_CAST(regexp_extract(t, '\((\d+)', 1) AS INTEGER)")],

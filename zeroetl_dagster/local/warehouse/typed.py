@@ -22,6 +22,13 @@ from zeroetl_dagster.local.warehouse.types import RedshiftType
 _INTEGERS = {"TINYINT": 3, "SMALLINT": 5, "INTEGER": 10, "BIGINT": 19, "HUGEINT": 38}  # digits
 _FLOATS = ("FLOAT", "DOUBLE")
 _COMPARISONS = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.NullSafeEQ, exp.NullSafeNEQ)
+_ARITHMETIC: dict[type[exp.Expr], str] = {
+    exp.Add: "add",
+    exp.Sub: "sub",
+    exp.Mul: "mul",
+    exp.Div: "div",
+    exp.Mod: "mod",
+}
 _MOMENTS = ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ")
 
 
@@ -69,8 +76,10 @@ def _operands(node: exp.Expr) -> list[exp.Expr]:
         return []
     if isinstance(node, exp.Sum | exp.Avg):
         return [_counted(node)]
-    if isinstance(node, exp.Div | exp.Mod | exp.Sub | exp.DPipe):
+    if isinstance(node, (*_ARITHMETIC, exp.DPipe, exp.Like, exp.ILike)):
         return [node.this, node.expression]
+    if isinstance(node, exp.Neg):
+        return [node.this]
     if isinstance(node, _COMPARISONS):
         return _compared([node.this, node.expression])
     if isinstance(node, exp.In) and node.expressions:
@@ -101,9 +110,12 @@ def _counted(node: exp.Expr) -> exp.Expr:
 
 
 def _rewrite(node: exp.Expr, types: list[Type]) -> None:
+    if "JSON" in types and type(node) in _ARITHMETIC:
+        _of_super(node, types)
+        return
     make = next((make for kinds, make in _REWRITES if isinstance(node, kinds)), None)
-    assert make is not None  # _operands names the same kinds
-    make(node, types)
+    if make is not None:
+        make(node, types)
 
 
 def _put(node: exp.Expr, make: Callable[[exp.Expr], exp.Expr]) -> None:
@@ -259,6 +271,20 @@ def _unscaled(value: exp.Expr, scale: int) -> str:
     return f"CAST(({sql}) * {10**scale} AS HUGEINT)"
 
 
+def _of_super(node: exp.Expr, types: list[Type]) -> None:
+    """Arithmetic of SUPER values is a SUPER value, NULL where the operands are no numbers."""
+    operands = [
+        one if kind == "JSON" else duck("to_json", one)
+        for one, kind in zip([node.this, node.expression], types, strict=True)
+    ]
+    _put(node, lambda _: call(f"_super_{_ARITHMETIC[type(node)]}", *operands))
+
+
+def _negated(node: exp.Expr, types: list[Type]) -> None:
+    if types[0] == "JSON":
+        _put(node, lambda _: call("_super_sub", duck("to_json", exp.Literal.number(0)), node.this))
+
+
 def _modulo(node: exp.Expr, types: list[Type]) -> None:
     node.set("expression", call("_divisor", node.expression))
     node.meta["ours"] = True
@@ -364,8 +390,16 @@ def _concatenation(node: exp.Expr, types: list[Type]) -> None:
     for operand, kind in zip([node.this, node.expression], types, strict=True):
         if kind in _FLOATS:
             _put(operand, lambda one: call("_float_text", one))
+        elif kind == "JSON":
+            _put(operand, partial(_unwrapped, kind="VARCHAR"))
         elif kind == "BOOLEAN":
             raise SqlError("42883", "operator does not exist: boolean || character varying")
+
+
+def _like(node: exp.Expr, types: list[Type]) -> None:
+    for operand, kind in zip([node.this, node.expression], types, strict=True):
+        if kind == "JSON":
+            _put(operand, partial(_unwrapped, kind="VARCHAR"))
 
 
 # ---- functions of several kinds of argument --------------------------------------------------------------------------
@@ -390,7 +424,9 @@ _REWRITES: list[tuple[type[exp.Expr] | tuple[type[exp.Expr], ...], Callable[[exp
     (exp.Div, _division),
     (exp.Mod, _modulo),
     (exp.Sub, _difference),
+    (exp.Neg, _negated),
     (exp.DPipe, _concatenation),
+    ((exp.Like, exp.ILike), _like),
     (exp.Cast, _cast),
     (exp.Anonymous, _called),
     ((*_COMPARISONS, exp.In, exp.Between, exp.Case), _comparison),
