@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -10,15 +11,16 @@ import dagster as dg
 from zeroetl_dagster.components import project
 from zeroetl_dagster.components.base import SettingsComponent
 from zeroetl_dagster.components.snapshot_export import SnapshotExport
+from zeroetl_dagster.exports.daily import asked_tables
 from zeroetl_dagster.exports.names import LATEST_SUFFIX, SourceTable
 from zeroetl_dagster.marts.assets import mart_key
 from zeroetl_dagster.marts.checks import build_check
 from zeroetl_dagster.marts.compile import CompiledMart, TableRef, Target, compile_marts
 from zeroetl_dagster.marts.engines import athena_assets
 from zeroetl_dagster.marts.jobs import component_job, nightly_schedule, refresh_sensor
-from zeroetl_dagster.marts.model import read_models
+from zeroetl_dagster.marts.model import MartError, read_models
 from zeroetl_dagster.settings.errors import SettingsError
-from zeroetl_dagster.settings.exports import SnapshotExportSettings
+from zeroetl_dagster.settings.exports import ExportSource, SnapshotExportSettings
 from zeroetl_dagster.settings.marts import AthenaMartsSettings
 
 _TEMPLATE = """\
@@ -62,8 +64,7 @@ def compile_folder(
 
     def relation(ref: TableRef) -> tuple[str, ...]:
         export = exports[ref.pipeline]
-        source = export.source
-        table = SourceTable(source.database, None if source.is_mysql else ref.schema, ref.table)
+        table = _source_table(ref, export.source)
         name = export.catalogue.names.get(table.label, table.glue_name)
         return export.catalogue.database, name + LATEST_SUFFIX
 
@@ -107,10 +108,45 @@ class AthenaMarts(SettingsComponent[AthenaMartsSettings]):
     settings_model = AthenaMartsSettings
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Raises `SettingsError` for what does not fit the project, and `marts.model.MartError`."""
         project.check(self, context.component_tree, {"athena": self.settings.athena})
-        exports = [component.settings for component in context.component_tree.get_all_components(SnapshotExport)]
-        _chosen(self.settings, exports, self.where)
-        return build_mart_definitions(self.settings, context.path, exports)
+        exports = {one.settings.name: one for one in context.component_tree.get_all_components(SnapshotExport)}
+        settings = [one.settings for one in exports.values()]
+        compiled = compile_folder(self.settings, context.path, _chosen(self.settings, settings, self.where))
+        for mart in compiled.values():
+            for table in mart.tables:
+                _check_table(mart, table, exports[table.pipeline])
+        for other in project.others(self, context.component_tree):
+            self._check_place(other, compiled)
+        return build_mart_definitions(self.settings, context.path, settings)
+
+    def _check_place(self, other: AthenaMarts, compiled: Mapping[str, CompiledMart]) -> None:
+        """Two components that make the same relation would exchange each other's for ever."""
+        mine, theirs = self.settings, other.settings
+        if (mine.athena, mine.database) != (theirs.athena, theirs.database):
+            return
+        twice = sorted(path.stem for path in Path(other.where).parent.glob("*.sql") if path.stem in compiled)
+        if twice:
+            raise SettingsError(
+                f"{self.where}: {mine.database}.{twice[0]} is made by {other.where} too, through the same `athena`; "
+                "give one of them another `database`, or rename the file"
+            )
+
+
+def _source_table(ref: TableRef, source: ExportSource) -> SourceTable:
+    return SourceTable(source.database, None if source.is_mysql else ref.schema, ref.table)
+
+
+def _check_table(mart: CompiledMart, ref: TableRef, export: SnapshotExport) -> None:
+    listed, table = asked_tables(export.settings), _source_table(ref, export.settings.source)
+    if listed is None or table in listed:
+        return
+    near = difflib.get_close_matches(table.label, [one.label for one in listed], n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise MartError(
+        f"{mart.model.path}: {ref.pipeline}.{ref.schema}.{ref.table} is not among the `tables` of the export in "
+        f"{export.where}{hint}; list it there, or the mart would wait for it for ever"
+    )
 
 
 def _chosen(

@@ -12,12 +12,13 @@ import pytest
 import yaml
 from dagster.components.testing import create_defs_folder_sandbox
 
-from zeroetl_dagster.components import AthenaMarts, Connections, RedshiftMarts, ZeroEtlIntegration
+from zeroetl_dagster.components import AthenaMarts, Connections, RedshiftMarts, SnapshotExport, ZeroEtlIntegration
 from zeroetl_dagster.marts.model import MartError
 from zeroetl_dagster.settings.errors import SettingsError
 
 CONNECTIONS = {
     "aws": {"own": {"region": "eu-west-1"}},
+    "athena": {"lake": {"aws": "own", "workgroup": "w"}},
     "redshift": {"warehouse": {"aws": "own", "workgroup": "w"}, "other": {"aws": "own", "workgroup": "o"}},
 }
 READS = {"a": "select o.id as id from shop.public.orders o"}
@@ -89,7 +90,7 @@ def test_two_components_share_no_name(other: One) -> None:
         ([pipeline(redshift="warehose")], "`redshift` is 'warehose'; it must name a Redshift connection of a Connections component (did you mean 'warehouse'?); declared: other, warehouse"),
         ([pipeline(redshift="own")], "`redshift` is 'own', which is an AWS account; it must name a Redshift connection"),
         ([pipeline(aws="warehouse")], "`aws` is 'warehouse', which is a Redshift connection; it must name an AWS account"),
-        ([marts(redshift="lake")], "`redshift` is 'lake'; it must name a Redshift connection"),
+        ([marts(redshift="nowhere")], "`redshift` is 'nowhere'; it must name a Redshift connection"),
     ],
 )  # fmt: skip
 def test_a_connection_that_nobody_declares(components: list[One], said: str) -> None:
@@ -132,8 +133,41 @@ def test_with_discovered_tables_any_may_be_read() -> None:
     assert "m/a" in load([pipeline(tables="discover"), marts(unknown)])
 
 
-def test_athena_marts_of_an_export_that_nobody_declares_name_the_file() -> None:
-    attributes = {"name": "lm", "athena": "lake", "database": "lm", "exports": ["nobody"]}
-    lake: One = (Connections, {"athena": {"lake": {"aws": "own", "workgroup": "w"}}}, {})
-    said = refused(lake, (AthenaMarts, attributes, READS))
-    assert "defs.yaml: `exports` names 'nobody', which no SnapshotExport component is called" in said
+def export(**changes: Any) -> One:
+    attributes = {
+        "name": "shop",
+        "aws": "own",
+        "athena": "lake",
+        "source": {"engine": "aurora-postgresql", "cluster": "shop", "database": "shop"},
+        "bucket": "lake",
+        "kms_key": "alias/shop",
+        "export_role": "arn:aws:iam::111122223333:role/shop",
+        "tables": ["public.orders"],
+        "catalogue": {"database": "shop_lake"},
+        "start_date": "2026-01-01",
+    }
+    return SnapshotExport, {**attributes, **changes}, {}
+
+
+def lake_marts(sql: dict[str, str] = READS, **changes: Any) -> One:
+    attributes = {"name": "lm", "athena": "lake", "database": "lm", "exports": ["shop"]}
+    return AthenaMarts, {**attributes, **changes}, sql
+
+
+def test_marts_of_an_export_that_nobody_declares_name_the_file() -> None:
+    said = refused(export(), lake_marts(exports=["shopp"]))
+    assert "defs.yaml: `exports` names 'shopp', which no SnapshotExport component is called" in said
+
+
+def test_a_mart_of_a_table_that_is_not_exported_is_refused() -> None:
+    sql = {"a": "select o.id as id from shop.public.order o"}
+    said = refused(export(), lake_marts(sql))
+    assert "a.sql: shop.public.order is not among the `tables` of the export in" in said
+    assert "(did you mean public.orders?)" in said
+    assert "lm/a" in load([export(tables="all"), lake_marts(sql)])
+
+
+def test_one_relation_in_athena_is_made_by_one_component() -> None:
+    told = refused(export(), lake_marts(), lake_marts(name="lm2"))
+    assert "lm.a is made by" in told and "give one of them another `database`" in told
+    assert "lm2/a" in load([export(), lake_marts(), lake_marts(name="lm2", database="lm2")])
