@@ -167,6 +167,10 @@ class ExportOfDay:
     def result(self, task: Task, size: float | None) -> Exported:
         """What a COMPLETE task left in S3, against what was asked."""
         listing = manifest.read(self.s3, self.settings.bucket, self.settings.prefix, task.identifier)
+        if size is None:  # another run chose the snapshot; the price is the same
+            kinds = {*self.settings.snapshot_types, "manual"}
+            held = snapshots.list_snapshots(self.rds, self.settings.source, sorted(kinds))
+            size = next((one.size_gb for one in held if one.arn == task.source_arn), None)
         if not self.settings.keep_made_snapshots:
             wanted = plan(self.settings, self.day)
             own_snapshots.drop(self.rds, self.settings.source, wanted, task.source_arn, self.report)

@@ -116,6 +116,7 @@ def export_metadata(settings: SnapshotExportSettings, found: Exported, region: s
         "zeroetl/files": written.files,
         "zeroetl/size_bytes": written.size_bytes,
         "zeroetl/extracted_gb": float(found.extracted_gb),
+        "zeroetl/billed_gb": float(found.billed_gb),
         "zeroetl/estimated_cost_usd": float(export_usd(found.billed_gb, region)),
         "zeroetl/s3_console": MetadataValue.url(console.s3_folder(region, found.root)),
         "zeroetl/rds_console": MetadataValue.url(

@@ -349,6 +349,7 @@ def test_a_reporting_run_materialises_the_task_it_names(run: Runner, rds: FakeRd
         rds.describe_export_tasks(identifier)
     result = run(settings, tags={face.REPORT_TAG: identifier})
     assert made(result) == {EXPORT, CATALOGUE, SALES_KEY}
+    assert metadata(result, EXPORT)["zeroetl/billed_gb"] == 12, "of the snapshot, whoever chose it"
 
 
 def test_a_reporting_run_of_a_failed_task_starts_no_other(run: Runner, rds: FakeRds) -> None:
