@@ -14,6 +14,7 @@ from zeroetl_dagster.local.warehouse import functions, patterns
 from zeroetl_dagster.local.warehouse.dialect import declared
 from zeroetl_dagster.local.warehouse.errors import SqlError, not_implemented
 from zeroetl_dagster.local.warehouse.functions import call, duck, text
+from zeroetl_dagster.local.warehouse.intervals import interval
 from zeroetl_dagster.local.warehouse.types import parse as parse_type
 
 # Functions that depend on the session: name to what it is, given the arguments.
@@ -213,6 +214,7 @@ _MEANINGS: dict[type[exp.Expr], Callable[..., exp.Expr]] = {
     exp.GroupConcat: _group_concat,
     exp.WithinGroup: _within_group,
     exp.Nullif: _nullif,
+    exp.Interval: interval,
     exp.CurrentTimestamp: _current_timestamp,
     exp.Unnest: _unnest,
     exp.Bracket: _bracket,
