@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,27 @@ def test_a_running_query_is_stopped(lake: Lake) -> None:
     assert (found["State"], found["StateChangeReason"]) == ("CANCELLED", "Query cancelled by user")
     lake.athena.stop_query_execution(QueryExecutionId=query)
     assert lake.rows("SELECT 1") == [("1",)]
+
+
+def test_a_query_that_is_stopped_asks_a_closed_store_for_nothing(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever interrupts it goes on for a moment after the embedded AWS has ended."""
+    asked: list[str] = []
+    store = lake.aws.world.store
+
+    def get(kind: str, key: str) -> Any:
+        asked.append(threading.current_thread().name)
+        return read(kind, key)
+
+    query = lake.start(SLOW)
+    read = store.get
+    before = set(threading.enumerate())
+    monkeypatch.setattr(store, "get", get)
+    lake.athena.stop_query_execution(QueryExecutionId=query)
+    watchers = [one for one in threading.enumerate() if one not in before and one.name.startswith("athena-stop")]
+    for one in watchers:
+        one.join()
+    lake.wait(query)
+    assert not [name for name in asked if name.startswith("athena-stop")]
 
 
 def test_queries_queue_and_are_stopped_there_too(lake: Lake) -> None:

@@ -70,7 +70,7 @@ class Runs:
             if document is None or document["Status"]["State"] in DONE:
                 return
             self._stopped[key] = "Query cancelled by user"
-        threading.Thread(target=self._interrupt, args=(key,), daemon=True).start()
+        threading.Thread(target=self._interrupt, args=(key,), name=f"athena-stop {key}", daemon=True).start()
 
     def active(self, prefix: str) -> int:
         found = self._world.store.list(KIND, prefix)
@@ -195,14 +195,11 @@ class Runs:
             raise Cancelled(self._stopped[key])
 
     def _interrupt(self, key: str) -> None:
-        """A query that has not begun yet does not hear an interrupt: so again, until it has ended."""
-        for _ in range(2000):
+        """A query that has not begun yet does not hear an interrupt: so again, until it has ended (`_end` says so here
+        too: this thread outlives the store by a moment, and must not ask it) or `close` interrupts what is left."""
+        while key in self._stopped and not self._closing.is_set():
             self._interrupt_once(key)
-            document = self._world.store.get(KIND, key)
-            if document is None or document["Status"]["State"] in DONE:
-                return
-            if self._closing.wait(0.02):  # `close` interrupts what is left
-                return
+            self._closing.wait(0.02)
 
     def _interrupt_once(self, key: str) -> None:
         connection = self._connections.get(key)
