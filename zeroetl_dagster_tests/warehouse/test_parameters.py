@@ -80,3 +80,10 @@ def test_a_fault_of_the_embedded_one_ends_no_session(raw: Any, monkeypatch: pyte
         raw.execute("SELECT 1")
     monkeypatch.undo()
     assert raw.execute("SELECT 2").fetchall() == ([2],)
+
+
+def test_a_parameter_is_a_value_and_no_columns_number(sql: Sql) -> None:
+    assert sql("SELECT COUNT(*) FROM (SELECT 1 AS d UNION ALL SELECT 2) GROUP BY %s", 1) == [(2,)]
+    assert sql("SELECT d FROM (SELECT 2 AS d UNION ALL SELECT 1) ORDER BY %s, d", 1) == [(1,), (2,)]
+    with pytest.raises(redshift_connector.ProgrammingError, match='"d" must appear in the GROUP BY clause'):
+        sql("SELECT d, COUNT(*) FROM (SELECT 1 AS d) GROUP BY %s", 1)

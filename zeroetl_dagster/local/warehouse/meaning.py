@@ -167,6 +167,11 @@ def _current_timestamp(node: exp.CurrentTimestamp) -> exp.Expr:
     return call("sysdate" if node.args.get("sysdate") else "now")
 
 
+def _parameter(node: exp.Parameter) -> exp.Expr:
+    """One value for all rows where rows are grouped or ordered by it, never the number of a column."""
+    return functions.cast(node, "VARCHAR") if isinstance(node.parent, exp.Group | exp.Ordered) else node
+
+
 def _unnest(node: exp.Unnest) -> exp.Expr:
     """`FROM t, t.items AS i`: the elements of a SUPER array."""
     if node.args.get("offset"):
@@ -214,6 +219,7 @@ _MEANINGS: dict[type[exp.Expr], Callable[..., exp.Expr]] = {
     exp.GroupConcat: _group_concat,
     exp.WithinGroup: _within_group,
     exp.Nullif: _nullif,
+    exp.Parameter: _parameter,
     exp.Interval: interval,
     exp.CurrentTimestamp: _current_timestamp,
     exp.Unnest: _unnest,
