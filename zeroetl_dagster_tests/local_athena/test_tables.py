@@ -156,6 +156,13 @@ def test_types_of_files(lake: Lake) -> None:
     assert lake.rows("SELECT s.y, a[1], element_at(m, 'k'), s.x / 2 FROM t") == [("z", "1", "1", "0")]
 
 
+@pytest.mark.parametrize(("declared", "held"), [("bigint", pa.timestamp("ms")), ("int", pa.date32())])
+def test_numbers_are_not_read_from_times(lake: Lake, declared: str, held: pa.DataType) -> None:
+    lake.put("t/a.parquet", {"x": pa.array([1], pa.int64() if declared == "bigint" else pa.int32()).cast(held)})
+    lake.table("t", f"x {declared}")
+    assert lake.fails("SELECT x FROM t").startswith("HIVE_BAD_DATA: Field x's type INT")
+
+
 @pytest.mark.parametrize(
     ("declared", "found"),
     [

@@ -99,6 +99,8 @@ VALUES = [
     ("from_unixtime(0)", "1970-01-01 00:00:00.000 UTC"),
     ("CAST(TIMESTAMP '2024-01-01 20:00:00' AT TIME ZONE 'Asia/Tokyo' AS date)", "2024-01-02"),
     ("hour(at_timezone(TIMESTAMP '2024-01-01 00:00:00 UTC', 'Asia/Tokyo'))", "9"),
+    ("TIMESTAMP '2024-01-01 00:00:00 UTC' AT TIME ZONE 'UTC'", "2024-01-01 00:00:00.000 UTC"),
+    ("CAST(at_timezone(TIMESTAMP '2024-01-01 00:00:00 UTC', 'UTC') AS timestamp)", "2024-01-01 00:00:00.000"),
     ("INTERVAL '1' DAY + INTERVAL '2' HOUR", "1 02:00:00.000"),
     ("INTERVAL '14' MONTH", "1-2"),
     # arrays, maps, rows
@@ -204,6 +206,15 @@ FAILURES = [
         "SELECT regexp_replace('a', 'a', x -> 'b')",
         "NOT_SUPPORTED: the embedded Athena does not implement regexp_replace",
     ),
+    (
+        "SELECT now() AT TIME ZONE 'Asia/Tokyo'",
+        "NOT_SUPPORTED: .*a timestamp with the time zone Asia/Tokyo as a result",
+    ),
+    (
+        "SELECT 1 UNION SELECT at_timezone(now(), 'Asia/Tokyo') AS x",
+        "NOT_SUPPORTED: .*time zone Asia/Tokyo as a result",
+    ),
+    ("SELECT from_unixtime(0, 'Asia/Tokyo') AS x", "NOT_SUPPORTED: .*time zone Asia/Tokyo as a result"),
     ("SELECT format_datetime(now(), 'GG')", "NOT_SUPPORTED: .*the date pattern 'GG'"),
 ]
 

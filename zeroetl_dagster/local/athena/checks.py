@@ -56,7 +56,8 @@ CHECKED = (
 
 
 def refused(tree: Any) -> None:
-    """SQL/JSON, which only looks like the JSON functions of DuckDB. Raises `QueryFailed`."""
+    """SQL/JSON, which only looks like the JSON functions of DuckDB, and results with a zone. Raises `QueryFailed`."""
+    _zones(tree)
     for group in tree.find_all(exp.Group):
         if group.args.get("all"):
             raise QueryFailed("SYNTAX_ERROR: mismatched input 'ALL'. Expecting: <expression>")
@@ -64,6 +65,24 @@ def refused(tree: Any) -> None:
     for found in tree.find_all(*names):
         if type(found) is not exp.JSONExtract or found.args.get("json_query"):
             raise not_supported(f"the function {names[type(found)]}")
+
+
+def _zones(tree: Any) -> None:
+    """DuckDB's values have no zone but UTC: within a query the clock on the wall is right, as a result it would lack
+    its zone. (Athena's views and tables do not take such a column either.)"""
+    if isinstance(tree, exp.SetOperation):
+        _zones(tree.this)
+        _zones(tree.expression)
+        return
+    for output in tree.selects if isinstance(tree, exp.Select) else ():
+        found = output.unalias().unnest()
+        zone = found.args.get("zone") if isinstance(found, (exp.AtTimeZone, exp.UnixToTime)) else None
+        if isinstance(found, exp.Anonymous) and found.name.lower() == "at_timezone":
+            zone = found.expressions[-1]
+        if zone is not None and zone.name.upper() != "UTC":
+            raise not_supported(
+                f"a timestamp with the time zone {zone.name} as a result: take its parts, or cast it to timestamp"
+            )
 
 
 def node(found: Any, types: ScopeTypes, position: Position) -> None:

@@ -257,6 +257,9 @@ _PHYSICAL = {
 }
 
 
+_INTEGERS = ("tinyint", "smallint", "int", "bigint")
+
+
 def _require_compatible(name: str, kind: Type, found: Footer, file: File) -> None:
     import pyarrow as pa
 
@@ -266,6 +269,8 @@ def _require_compatible(name: str, kind: Type, found: Footer, file: File) -> Non
     right = leaf.physical in allowed if allowed else pa.types.is_nested(leaf.arrow)
     if right and kind.name in logical:
         right = logical[kind.name](leaf.arrow)
+    if kind.name in _INTEGERS:  # a date or a timestamp lies in the same bytes
+        right = right and not pa.types.is_temporal(leaf.arrow)
     if not right:
         raise QueryFailed(
             f"HIVE_BAD_DATA: Field {name}'s type {leaf.physical} in parquet file {file.url} is incompatible with type "
