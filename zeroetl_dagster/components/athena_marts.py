@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from zeroetl_dagster.marts.checks import build_check
 from zeroetl_dagster.marts.compile import CompiledMart, TableRef, Target, compile_marts
 from zeroetl_dagster.marts.engines import athena_assets
 from zeroetl_dagster.marts.jobs import component_job, nightly_schedule, refresh_sensor
-from zeroetl_dagster.marts.model import MartError, read_models
+from zeroetl_dagster.marts.model import read_models
 from zeroetl_dagster.settings.errors import SettingsError
 from zeroetl_dagster.settings.exports import ExportSource, SnapshotExportSettings
 from zeroetl_dagster.settings.marts import AthenaMartsSettings
@@ -115,38 +114,21 @@ class AthenaMarts(SettingsComponent[AthenaMartsSettings]):
         compiled = compile_folder(self.settings, context.path, _chosen(self.settings, settings, self.where))
         for mart in compiled.values():
             for table in mart.tables:
-                _check_table(mart, table, exports[table.pipeline])
-        for other in project.others(self, context.component_tree):
-            self._check_place(other, compiled)
+                export = exports[table.pipeline]
+                listed = asked_tables(export.settings)
+                if listed is not None:
+                    name = _source_table(table, export.settings.source).label
+                    project.check_listed(mart, table, name, (one.label for one in listed), export)
+        project.check_relations(self, context.component_tree, _place, "database")
         return build_mart_definitions(self.settings, context.path, settings)
 
-    def _check_place(self, other: AthenaMarts, compiled: Mapping[str, CompiledMart]) -> None:
-        """Two components that make the same relation would exchange each other's for ever."""
-        mine, theirs = self.settings, other.settings
-        if (mine.athena, mine.database) != (theirs.athena, theirs.database):
-            return
-        twice = sorted(path.stem for path in Path(other.where).parent.glob("*.sql") if path.stem in compiled)
-        if twice:
-            raise SettingsError(
-                f"{self.where}: {mine.database}.{twice[0]} is made by {other.where} too, through the same `athena`; "
-                "give one of them another `database`, or rename the file"
-            )
+
+def _place(component: AthenaMarts) -> tuple[str, ...]:
+    return component.settings.athena, component.settings.database
 
 
 def _source_table(ref: TableRef, source: ExportSource) -> SourceTable:
     return SourceTable(source.database, None if source.is_mysql else ref.schema, ref.table)
-
-
-def _check_table(mart: CompiledMart, ref: TableRef, export: SnapshotExport) -> None:
-    listed, table = asked_tables(export.settings), _source_table(ref, export.settings.source)
-    if listed is None or table in listed:
-        return
-    near = difflib.get_close_matches(table.label, [one.label for one in listed], n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    raise MartError(
-        f"{mart.model.path}: {ref.pipeline}.{ref.schema}.{ref.table} is not among the `tables` of the export in "
-        f"{export.where}{hint}; list it there, or the mart would wait for it for ever"
-    )
 
 
 def _chosen(

@@ -1,4 +1,4 @@
-"""What only a project as a whole can tell: names that two components share, and connections that nobody declares.
+"""What only a project as a whole can tell: what two components share by mistake, and names that nobody declares.
 
 Resources may come from Python too, so an unknown connection is only told where the project declares some in YAML.
 """
@@ -6,7 +6,8 @@ Resources may come from Python too, so an unknown connection is only told where 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 import dagster as dg
@@ -14,6 +15,8 @@ import dagster as dg
 from zeroetl_dagster.components.base import SettingsComponent
 from zeroetl_dagster.components.connections import Connections
 from zeroetl_dagster.connections.resources import AthenaResource, AwsResource, Connection, RedshiftResource, build
+from zeroetl_dagster.marts.compile import CompiledMart, TableRef
+from zeroetl_dagster.marts.model import MartError
 from zeroetl_dagster.settings.errors import SettingsError
 
 Component = TypeVar("Component", bound=SettingsComponent)
@@ -71,6 +74,38 @@ def _an(words: str) -> str:
     return f"{'a' if words.startswith('R') else 'an'} {words}"
 
 
-def others(component: Component, tree: dg.ComponentTree) -> Iterator[Component]:
-    """The project's other components of the same class."""
-    return (one for one in tree.get_all_components(type(component)) if one is not component)
+def check_relations(
+    component: Component, tree: dg.ComponentTree, place: Callable[[Component], tuple[str, ...]], setting: str
+) -> None:
+    """Raises `SettingsError` where another component of its class makes the same relation: they would exchange each
+    other's for ever.
+
+    `place` is where a component's `.sql` files become relations; its last part is what `setting` says.
+    """
+    mine = {path.stem for path in _sql_files(component)}
+    for other in tree.get_all_components(type(component)):
+        if other is component or place(other) != place(component):
+            continue
+        if twice := sorted(mine & {path.stem for path in _sql_files(other)}):
+            raise SettingsError(
+                f"{component.where}: {place(component)[-1]}.{twice[0]} is made by {other.where} too; give one of them "
+                f"another `{setting}`, or rename the file"
+            )
+
+
+def check_listed(
+    mart: CompiledMart, table: TableRef, name: str, listed: Iterable[str], maker: SettingsComponent
+) -> None:
+    """Raises `MartError` where a mart reads a table that its pipeline or export does not list."""
+    names = list(listed)
+    if name in names:
+        return
+    hint = "".join(f" (did you mean {near}?)" for near in difflib.get_close_matches(name, names, n=1))
+    raise MartError(
+        f"{mart.model.path}: {table.pipeline}.{name} is not among the `tables` of the {type(maker).__name__} in "
+        f"{maker.where}{hint}; list it there, or the mart would wait for it for ever"
+    )
+
+
+def _sql_files(component: SettingsComponent) -> Iterator[Path]:
+    return Path(component.where).parent.glob("*.sql")

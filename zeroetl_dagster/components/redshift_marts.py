@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,10 +12,10 @@ from zeroetl_dagster.components.base import SettingsComponent
 from zeroetl_dagster.components.zero_etl_integration import ZeroEtlIntegration
 from zeroetl_dagster.marts.assets import mart_key
 from zeroetl_dagster.marts.checks import build_check
-from zeroetl_dagster.marts.compile import CompiledMart, TableRef, Target, compile_marts
+from zeroetl_dagster.marts.compile import CompiledMart, Target, compile_marts
 from zeroetl_dagster.marts.engines import redshift_assets
 from zeroetl_dagster.marts.jobs import Looks, component_job, nightly_schedule, refresh_sensor
-from zeroetl_dagster.marts.model import MartError, read_models
+from zeroetl_dagster.marts.model import read_models
 from zeroetl_dagster.replication.resources import required_resources
 from zeroetl_dagster.settings.errors import SettingsError
 from zeroetl_dagster.settings.marts import RedshiftMartsSettings
@@ -106,8 +105,7 @@ class RedshiftMarts(SettingsComponent[RedshiftMartsSettings]):
         compiled = compile_folder(self.settings, context.path)
         pipelines = context.component_tree.get_all_components(ZeroEtlIntegration)
         self._check_pipelines({one.settings.name: one for one in pipelines}, compiled)
-        for other in project.others(self, context.component_tree):
-            self._check_place(other, compiled)
+        project.check_relations(self, context.component_tree, _place, "schema")
         read = {table.pipeline for mart in compiled.values() for table in mart.tables}
         above = [one for one in pipelines if one.settings.name in read]
         looks = Looks(
@@ -134,34 +132,16 @@ class RedshiftMarts(SettingsComponent[RedshiftMartsSettings]):
                 )
         for mart in compiled.values():
             for table in mart.tables:
-                if table.pipeline in pipelines:
-                    _check_table(mart, table, pipelines[table.pipeline])
+                pipeline = pipelines.get(table.pipeline)
+                if pipeline is not None and pipeline.settings.tables != "discover":
+                    wanted = str(TableName(table.schema, table.table))
+                    project.check_listed(mart, table, wanted, map(str, pipeline.settings.tables), pipeline)
 
     def _reads(self, pipeline: ZeroEtlIntegration, database: str) -> bool:
         found = pipeline.settings
         return (found.redshift, found.target.database) == (self.settings.redshift, database)
 
-    def _check_place(self, other: RedshiftMarts, compiled: Mapping[str, CompiledMart]) -> None:
-        """Two components that make the same relation would exchange each other's for ever."""
-        mine, theirs = self.settings, other.settings
-        if (mine.redshift, mine.database, mine.schema_name) != (theirs.redshift, theirs.database, theirs.schema_name):
-            return
-        twice = sorted(path.stem for path in Path(other.where).parent.glob("*.sql") if path.stem in compiled)
-        if twice:
-            raise SettingsError(
-                f"{self.where}: {mine.schema_name}.{twice[0]} is made by {other.where} too, on the same `redshift` and "
-                "`database`; give one of them another `schema`, or rename the file"
-            )
 
-
-def _check_table(mart: CompiledMart, table: TableRef, pipeline: ZeroEtlIntegration) -> None:
-    listed = pipeline.settings.tables
-    name = TableName(table.schema, table.table)
-    if listed == "discover" or name in listed:
-        return
-    near = difflib.get_close_matches(str(name), map(str, listed), n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    raise MartError(
-        f"{mart.model.path}: {table.pipeline}.{name} is not among the `tables` of the pipeline in {pipeline.where}"
-        f"{hint}; list it there, or the mart would wait for it for ever"
-    )
+def _place(component: RedshiftMarts) -> tuple[str, ...]:
+    settings = component.settings
+    return settings.redshift, settings.database or "", settings.schema_name

@@ -119,7 +119,7 @@ def test_marts_know_the_database_that_their_pipeline_makes() -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ("shop.public.order", "a.sql: shop.public.order is not among the `tables` of the pipeline in"),
+        ("shop.public.order", "a.sql: shop.public.order is not among the `tables` of the ZeroEtlIntegration in"),
         ("shop.public.order", "(did you mean public.orders?)"),
         ("shop.public.Lines", "(did you mean public.Lines?)"),  # unquoted: lower case
     ],
@@ -162,7 +162,7 @@ def test_marts_of_an_export_that_nobody_declares_name_the_file() -> None:
 def test_a_mart_of_a_table_that_is_not_exported_is_refused() -> None:
     sql = {"a": "select o.id as id from shop.public.order o"}
     said = refused(export(), lake_marts(sql))
-    assert "a.sql: shop.public.order is not among the `tables` of the export in" in said
+    assert "a.sql: shop.public.order is not among the `tables` of the SnapshotExport in" in said
     assert "(did you mean public.orders?)" in said
     assert "lm/a" in load([export(tables="all"), lake_marts(sql)])
 
