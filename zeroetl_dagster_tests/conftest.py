@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,14 @@ class Embedded:
     endpoint_url: str
     env: dict[str, str]
     session: boto3.Session
+
+
+def pytest_runtest_setup() -> None:
+    """Dagster keeps the storage of components' states in a context variable. A context of its own that is collected
+    late puts back the one that it found, of an instance that may be gone by then: nothing would load after it."""
+    states = sys.modules.get("dagster._core.storage.defs_state.base")
+    if states is not None:
+        states._current_storage.set(None)
 
 
 @pytest.fixture(scope="session")
