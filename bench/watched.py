@@ -65,6 +65,9 @@ class ModelRedshift(Redshift):
         super().__init__(RedshiftConnection(aws="aws", workgroup="analytics"), ModelAws(world), "warehouse")
         self._world, self._marts = world, FakeSession()
 
+    def base_rpu(self) -> int | None:
+        return 8
+
     @contextmanager
     def session(self, identity: Any = "marts", *, database: str | None = None) -> Iterator[Any]:
         if identity != "watch":

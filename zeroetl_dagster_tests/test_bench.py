@@ -58,3 +58,16 @@ def test_json_lines_are_appended(tmp_path: Path) -> None:
         ("loading", 0.5, True),
         ("loading", 1.0, False),
     ]
+
+
+def test_the_pipeline_that_is_measured_refreshes_its_marts_and_comes_to_rest(tmp_path: Path) -> None:
+    from bench.watched import Watched
+
+    watched = Watched(tmp_path, tables=3, marts=1)
+    try:
+        watched.settle()
+        watched.move(2)
+        moved = [event.asset_key.path[-1] for event in watched.tick().asset_events]
+        assert moved == ["t0000", "t0001"]
+    finally:
+        watched.close()
