@@ -16,6 +16,7 @@ import redshift_connector
 
 from zeroetl_dagster.local.folder import DataFolder
 from zeroetl_dagster.local.stream.catalog import Catalog, TableActivity, checkpoint_name, now
+from zeroetl_dagster.local.warehouse import relations
 from zeroetl_dagster.local.warehouse.usage import Meter
 from zeroetl_dagster_tests.warehouse.conftest import INTEGRATION, NAMESPACE, Redshift, replicated
 
@@ -329,6 +330,31 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     cursor.execute("INSERT INTO kept VALUES (2)")
     cursor.execute("REFRESH MATERIALIZED VIEW mv")
     assert cursor.execute("SELECT COUNT(*) FROM mv").fetchall() == ([2],)
+    second.warehouse.stop()
+
+
+def test_what_many_small_changes_left_is_folded_at_a_start_and_says_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relations, "_MANY_CHANGES", 5)
+    first = Redshift(DataFolder(tmp_path))
+    cursor = first.connect().cursor()
+    cursor.execute("CREATE TABLE kept (a INT)")
+    cursor.execute("CREATE TABLE moved (a INT)")
+    for number in range(10):
+        cursor.execute(f"INSERT INTO kept VALUES ({number})")
+    cursor.execute("CREATE MATERIALIZED VIEW fresh AS SELECT a FROM kept")
+    cursor.execute("CREATE MATERIALIZED VIEW stale AS SELECT a FROM moved")
+    cursor.execute("INSERT INTO moved VALUES (1)")
+    first.warehouse.stop()
+    second = Redshift(DataFolder(tmp_path))
+    own = second.warehouse.namespace(NAMESPACE).cursor()
+    assert own.execute(
+        "SELECT max(n) FROM (SELECT count(*) AS n FROM dev._zeroetl.change GROUP BY oid)"
+    ).fetchall() == [(1,)]
+    own.close()
+    found = second.connect().cursor().execute("SELECT TRIM(name), is_stale FROM svv_mv_info ORDER BY 1").fetchall()
+    assert [(name, stale.strip()) for name, stale in found] == [("fresh", "f"), ("stale", "t")]
     second.warehouse.stop()
 
 

@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Any
 
 from zeroetl_dagster.local.stream import pgoutput
-from zeroetl_dagster.local.stream.catalog import TableRecord, naive
+from zeroetl_dagster.local.stream.catalog import TableRecord
 from zeroetl_dagster.local.stream.data_filter import DataFilter
 from zeroetl_dagster.local.stream.pgoutput import DELETE, INSERT, UPDATE, Begin, Commit, Message, Relation, Truncate
 from zeroetl_dagster.local.stream.source import Source, Visible
@@ -267,6 +267,3 @@ class Reader:
 
     def to_resync(self) -> list[TableRecord]:
         return [record for record in self._writer.records.values() if record.state in RESYNC]
-
-    def detected_naive(self) -> datetime | None:
-        return None if self.detected is None else naive(self.detected)

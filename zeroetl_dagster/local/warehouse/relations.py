@@ -93,7 +93,10 @@ class Body:
 
 
 def create_memory(cursor: duckdb.DuckDBPyConnection, database: str, *, integration: bool) -> None:
-    """Make `_zeroetl` of a database, or what is missing in it; `column_type` of an integration's is the replica's."""
+    """Make `_zeroetl` of a database, or what is missing in it; `column_type` of an integration's is the replica's.
+
+    Called before anybody reads it: the many small rows of `change` are folded to one a relation, which says the same.
+    """
     cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(database, INTERNAL)}")
     cursor.execute(f"CREATE SEQUENCE IF NOT EXISTS {quoted(database, INTERNAL, 'oids')} START 100000")
     for table, columns in _TABLES.items():
@@ -107,6 +110,13 @@ def create_memory(cursor: duckdb.DuckDBPyConnection, database: str, *, integrati
                 f"INSERT INTO {quoted(database, INTERNAL, 'privilege')} SELECT 'schema', 'public', NULL, p, 'public', "
                 "'public', false, NULL FROM (VALUES ('USAGE'), ('CREATE')) AS t(p)"
             )
+    changes = quoted(database, INTERNAL, "change")
+    if cursor.execute(f"SELECT count(*) FROM {changes}").fetchall()[0][0] > _MANY_CHANGES:
+        cursor.execute("BEGIN")
+        summed = cursor.execute(f"SELECT oid, sum(changes)::BIGINT FROM {changes} GROUP BY oid").fetchall()
+        cursor.execute(f"DELETE FROM {changes}")
+        cursor.executemany(f"INSERT INTO {changes} VALUES ($1, $2)", [list(row) for row in summed])
+        cursor.execute("COMMIT")
 
 
 class Relations:
@@ -267,14 +277,6 @@ class Relations:
             return
         changes = self.table(relation.database, "change")
         self.cursor.execute(f"INSERT INTO {changes} VALUES ($1, 1)", [relation.oid])
-
-    def fold_changes(self, database: str) -> None:
-        """Many small rows of `change` as one a relation; says the same."""
-        changes = self.table(database, "change")
-        if self.rows(f"SELECT count(*) FROM {changes}")[0][0] > _MANY_CHANGES:
-            summed = self.rows(f"SELECT oid, sum(changes)::BIGINT FROM {changes} GROUP BY oid")
-            self.cursor.execute(f"DELETE FROM {changes}")
-            self.cursor.executemany(f"INSERT INTO {changes} VALUES ($1, $2)", [list(row) for row in summed])
 
     def token(self, relation: Relation) -> str:
         """Another one whenever rows of the relation have changed."""
